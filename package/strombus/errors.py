@@ -1,0 +1,88 @@
+"""Every exception Strombus raises on purpose; each one survives pickle and says what to do next."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "DataError",
+    "ExecutorError",
+    "GangError",
+    "GangTimeout",
+    "GangUnavailable",
+    "MissingDataError",
+    "NonFiniteError",
+    "StrombusError",
+    "StrombusWarning",
+    "TaskError",
+    "UnfinishedExportError",
+]
+
+
+class StrombusError(Exception):
+    """Base of all errors that Strombus raises on purpose."""
+
+
+class ConfigurationError(StrombusError, ValueError):
+    """An option has a value that cannot work: wanted, got, and what to do."""
+
+
+class DataError(StrombusError, ValueError):
+    """Data that cannot be used as it is: shapes, lengths, types, corrupt parts."""
+
+
+class MissingDataError(DataError, FileNotFoundError):
+    """A path or URI where no data was found."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class UnfinishedExportError(DataError):
+    """A dataset directory without its manifest: an export that did not finish."""
+
+
+class NonFiniteError(StrombusError, ArithmeticError):
+    """A loss, an update or a parameter became NaN or infinite."""
+
+
+class ExecutorError(StrombusError, RuntimeError):
+    """The engine under an executor cannot do what was asked."""
+
+
+class GangUnavailable(ExecutorError):
+    """Fewer free slots than members: names both numbers."""
+
+
+class GangTimeout(ExecutorError, TimeoutError):
+    """A wait of a gang passed its deadline: who was waited for, for what, how long, which option changes it."""
+
+
+class TaskError(ExecutorError):
+    """A task failed on a worker.
+
+    Parameters
+    ----------
+    message : str
+        One line: which part, where, which error.
+    part : int or None
+        Number of the part whose task failed.
+    traceback : str
+        The worker's traceback as text.
+    """
+
+    def __init__(self, message: str, part: int | None = None, traceback: str = "") -> None:
+        super().__init__(message, part, traceback)
+        self.message = message
+        self.part = part
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class GangError(TaskError):
+    """A member of a gang failed; `part` is its rank."""
+
+
+class StrombusWarning(UserWarning):
+    """Something that works but is probably not what was meant."""

@@ -1,0 +1,22 @@
+"""Plain records that several packages share: data in, state out, no behaviour of an engine."""
+
+from strombus.types.capacity import Capacity
+from strombus.types.dataset import Columns, DataSet, MultiDataSet, from_columns
+from strombus.types.event import Event
+from strombus.types.native import NativePartition
+from strombus.types.partition import Block, Partition
+from strombus.types.state import NetworkState, UpdaterState
+
+__all__ = [
+    "Block",
+    "Capacity",
+    "Columns",
+    "DataSet",
+    "Event",
+    "MultiDataSet",
+    "NativePartition",
+    "NetworkState",
+    "Partition",
+    "UpdaterState",
+    "from_columns",
+]
