@@ -1,0 +1,1 @@
+"""What a third party needs to check an engine of its own: conformance suites and fault injectors."""
