@@ -1,0 +1,6 @@
+"""Timed phases of a job: where the time went, on the driver and on each worker."""
+
+from strombus.stats.recorder import Recorder, where
+from strombus.stats.training import TrainingStats
+
+__all__ = ["Recorder", "TrainingStats", "where"]

@@ -1,0 +1,292 @@
+"""What both training masters share: options, hooks, JSON and YAML, and the job they are given."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator
+from pydantic.alias_generators import to_camel
+
+from strombus.data import Source
+from strombus.errors import ConfigurationError, StrombusWarning
+from strombus.executors.base import Executor
+from strombus.networks import Network
+from strombus.partitioning import (
+    DefaultRepartitioner,
+    EqualRepartitioner,
+    NoOpRepartitioner,
+    Repartitioner,
+    repartitioners,
+)
+from strombus.stats import TrainingStats
+from strombus.types import NetworkState
+from strombus.worker.hooks import TrainingHook
+
+__all__ = ["Observer", "Progress", "TrainingJob", "TrainingMaster"]
+
+STORAGE_LEVELS = (
+    "NONE",
+    "DISK_ONLY",
+    "DISK_ONLY_2",
+    "MEMORY_ONLY",
+    "MEMORY_ONLY_2",
+    "MEMORY_ONLY_SER",
+    "MEMORY_ONLY_SER_2",
+    "MEMORY_AND_DISK",
+    "MEMORY_AND_DISK_2",
+    "MEMORY_AND_DISK_SER",
+    "MEMORY_AND_DISK_SER_2",
+    "OFF_HEAP",
+)
+
+# Written by DL4J, without meaning here: read when null, so that a file of DL4J's loads.
+_NULL_ONLY = ("broadcastHadoopConfig", "statsStorage", "workerPeriodicGCFrequency", "workerTogglePeriodicGC")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the driver knows after a round.
+
+    Parameters
+    ----------
+    epoch, round : int
+        Both from zero.
+    examples, minibatches : int
+        Of this round, over all workers.
+    iteration : int
+        Minibatches on the longest worker's path since the network was made.
+    score : float
+        Mean loss of the workers' last minibatches, weighted by their counts.
+    """
+
+    epoch: int
+    round: int
+    examples: int
+    minibatches: int
+    iteration: int
+    score: float
+
+
+class Observer(Protocol):
+    """Who is told how training goes; runs on the driver."""
+
+    def on_round(self, progress: Progress) -> None:
+        """Take note of a round that has ended."""
+
+    def on_epoch(self, epoch: int, state: NetworkState) -> bool:
+        """Take note of an epoch that has ended with `state`; return True to stop."""
+
+
+@dataclass
+class TrainingJob:
+    """One call of ``fit``, as a master sees it."""
+
+    network: Network
+    source: Source
+    executor: Executor
+    epochs: int
+    seed: int
+    observer: Observer
+    first_epoch: int = 0
+    stats: TrainingStats = field(default_factory=TrainingStats)
+
+
+class TrainingMaster(BaseModel, ABC):
+    """How a network is trained on many workers: frozen options, and the algorithm on the driver.
+
+    Options carry DL4J's names in snake_case; JSON and YAML carry DL4J's property names.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Workers that train at the same time; by default as many as the backend has slots
+        (DL4J: ``numWorkers``).
+    batch_size_per_worker : int
+        Rows of a minibatch on one worker.
+    worker_prefetch_num_batches : int
+        Minibatches that a thread keeps ready on each worker; 0 reads in the training thread.
+    rdd_data_set_num_examples : int, optional
+        Rows that each object of a Bag or RDD is said to hold. Data is measured, never trusted: a
+        declaration that is off by more than a factor of two is warned about.
+    repartition_data : {"Always", "Never", "NumPartitionsWorkersDiffers"}
+        When the parts of the data are cut anew (DL4J: ``repartition``).
+    repartition_strategy : {"Balanced", "ApproximateBalanced", "SparkDefault"}
+        How: the first two are `EqualRepartitioner`, the third `DefaultRepartitioner`.
+    repartitioner : Repartitioner, optional
+        Stands above the two options before it.
+    rdd_training_approach : {"Export", "Direct"}
+        "Export": data that is not yet in Zarr is written to `export_directory` first and removed at
+        the end; "Direct": it is trained from the engine's memory.
+    export_directory : str, optional
+        Where; every worker must reach it. By default a temporary directory of this machine.
+    storage_level : str
+        Which cache of the engine holds an RDD in the Direct approach; nothing stays cached after the fit.
+    storage_level_streams : str
+        The same for lists of paths.
+    rng_seed : int, optional
+        Governs everything random: order, dropout, odd rows. Drawn anew for each fit when None.
+    shuffle : bool
+        Whether each epoch has an order of its own.
+    last_batch : {"balance", "keep"}
+        Whether a last minibatch of one row shares with its neighbour.
+    collect_training_stats : bool
+        Time each phase on driver and workers.
+    timeout : float
+        Seconds that a wait for the cluster may take.
+    training_hooks : sequence of TrainingHook
+        Called on the workers around each update; see `add_hook`.
+
+    Raises
+    ------
+    ConfigurationError
+        For a value that cannot work, naming option and value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    name: ClassVar[str]
+
+    workers: int | None = Field(default=None, ge=1, alias="numWorkers")
+    batch_size_per_worker: int = Field(default=16, ge=1)
+    worker_prefetch_num_batches: int = Field(default=0, ge=0, alias="prefetchNumBatches")
+    rdd_data_set_num_examples: int | None = Field(default=None, ge=1)
+    repartition_data: Literal["Always", "Never", "NumPartitionsWorkersDiffers"] = Field(
+        default="Always", alias="repartition"
+    )
+    repartition_strategy: Literal["Balanced", "ApproximateBalanced", "SparkDefault"] = "Balanced"
+    repartitioner: SerializeAsAny[Repartitioner] | None = None
+    rdd_training_approach: Literal["Export", "Direct"] = "Export"
+    export_directory: str | None = None
+    storage_level: str | None = "MEMORY_ONLY_SER"
+    storage_level_streams: str | None = "MEMORY_ONLY"
+    rng_seed: int | None = Field(default=None, ge=0)
+    shuffle: bool = True
+    last_batch: Literal["balance", "keep"] = "balance"
+    collect_training_stats: bool = False
+    timeout: float = Field(default=120.0, gt=0)
+
+    _hooks: list[TrainingHook] = PrivateAttr(default_factory=list)
+
+    def __init__(self, *, training_hooks: Any = (), **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            raise ConfigurationError(self._explain(error)) from None
+        for hook in training_hooks:
+            self.add_hook(hook)
+
+    @classmethod
+    def _explain(cls, error: ValidationError) -> str:
+        lines = []
+        for problem in error.errors():
+            option = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                known = ", ".join(sorted(cls.model_fields))
+                lines.append(f"{cls.__name__} has no option {option!r}; known: {known}, training_hooks")
+            else:
+                lines.append(f"{cls.__name__}: {option} = {problem.get('input')!r}: {problem['msg']}")
+        return "; ".join(lines)
+
+    @field_validator("storage_level", "storage_level_streams")
+    @classmethod
+    def _known_level(cls, value: str | None) -> str | None:
+        if value is None or value == "null":
+            return None
+        if value not in STORAGE_LEVELS:
+            raise ValueError(f"unknown storage level; known: {', '.join(STORAGE_LEVELS)}")
+        return value
+
+    @field_validator("repartitioner", mode="before")
+    @classmethod
+    def _read_repartitioner(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return repartitioners[value]()
+        if isinstance(value, dict):
+            options = dict(value)
+            # DL4J writes no type; only its default repartitioner has an option.
+            return repartitioners[options.pop("type", "default")](**options)
+        return value
+
+    # -- hooks -----------------------------------------------------------------------------------
+
+    @property
+    def training_hooks(self) -> tuple[TrainingHook, ...]:
+        """The hooks, in the order in which workers call them."""
+        return tuple(self._hooks)
+
+    def add_hook(self, hook: TrainingHook) -> None:
+        """Have workers call `hook` around each update (DL4J: ``addHook``)."""
+        if not isinstance(hook, TrainingHook):
+            raise ConfigurationError(f"a training hook must be a strombus.TrainingHook, got {type(hook).__name__}")
+        self._hooks.append(hook)
+
+    def remove_hook(self, hook: TrainingHook) -> None:
+        """Take `hook` away again (DL4J: ``removeHook``); ConfigurationError when it is not there."""
+        if hook not in self._hooks:
+            raise ConfigurationError(f"{hook!r} is not among the hooks of this master")
+        self._hooks.remove(hook)
+
+    # -- text forms ------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options under DL4J's property names, as plain values."""
+        if self._hooks:
+            warnings.warn("training hooks are code and are not written; add them again", StrombusWarning, stacklevel=2)
+        options = self.model_dump(mode="json", by_alias=True)
+        if self.repartitioner is not None:
+            options["repartitioner"]["type"] = self.repartitioner.name
+        return dict(sorted(options.items()))
+
+    @classmethod
+    def from_dict(cls, options: dict[str, Any]) -> Self:
+        """Build a master from `to_dict`'s form; an unknown property is an error that lists the known ones."""
+        if not isinstance(options, dict):
+            raise ConfigurationError(f"a {cls.__name__} is written as a mapping, got {type(options).__name__}")
+        ignored = {*_NULL_ONLY, "trainingHookList"}
+        return cls(**{key: value for key, value in options.items() if not (key in ignored and value is None)})
+
+    def to_json(self) -> str:
+        """Return the options as JSON (DL4J: ``toJson``)."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Build a master from JSON (DL4J: ``fromJson``); ConfigurationError when it is none."""
+        try:
+            options = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigurationError(f"not JSON: {error}") from None
+        return cls.from_dict(options)
+
+    def to_yaml(self) -> str:
+        """Return the options as YAML (DL4J: ``toYaml``)."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=True)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """Build a master from YAML (DL4J: ``fromYaml``); ConfigurationError when it is none."""
+        try:
+            options = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"not YAML: {error}") from None
+        return cls.from_dict(options)
+
+    # -- training --------------------------------------------------------------------------------
+
+    def choose_repartitioner(self, parts: int, workers: int) -> Repartitioner:
+        """Return the repartitioner that the options name, for data in `parts` parts."""
+        if self.repartitioner is not None:
+            return self.repartitioner
+        fits = self.repartition_data == "NumPartitionsWorkersDiffers" and parts == workers
+        if self.repartition_data == "Never" or fits:
+            return NoOpRepartitioner()
+        return DefaultRepartitioner() if self.repartition_strategy == "SparkDefault" else EqualRepartitioner()
+
+    @abstractmethod
+    def train(self, job: TrainingJob) -> NetworkState:
+        """Train `job.network` and return its final state; the network itself is left as it was."""

@@ -1,0 +1,196 @@
+"""Parameter averaging: workers train by themselves for a few minibatches, then take the mean."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar
+
+from pydantic import Field
+
+from strombus.executors.base import Shared
+from strombus.masters.base import Progress, TrainingJob, TrainingMaster
+from strombus.stats import Recorder
+from strombus.types import NetworkState
+from strombus.worker.averaging import AveragingWork, Round, summary_of, train_round
+from strombus.worker.bench import Feed
+from strombus.worker.merging import Averaged, finish_round, merge_contributions
+
+__all__ = ["ParameterAveragingTrainingMaster"]
+
+T = TypeVar("T")
+
+# Rounds after which the mean passes the driver once, so that an engine that recomputes what a lost
+# worker held never has to go further back than this.
+_ROUNDS_BETWEEN_ANCHORS = 50
+
+
+class ParameterAveragingTrainingMaster(TrainingMaster):
+    """Synchronous local training with periodic averaging (DL4J: ``ParameterAveragingTrainingMaster``).
+
+    A round: every worker starts from the same parameters and fits up to `averaging_frequency`
+    minibatches of its own rows; the mean of what they end with starts the next round. Every row is
+    used once per epoch. With one worker this is plain training; with SGD, `averaging_frequency` 1
+    and equal rows it is training on the joined minibatches.
+
+    Parameters
+    ----------
+    averaging_frequency : int
+        Minibatches of each worker between two averagings.
+    aggregation_depth : int
+        Levels of the tree in which the mean is formed.
+    save_updater : bool
+        Whether optimizer state is averaged with the parameters (on by default, as DL4J's page says;
+        DL4J's code has it off).
+    weighting : {"examples", "uniform"}
+        Whether a worker counts by what its losses averaged over, or each alike as in DL4J.
+    **options
+        See `TrainingMaster`.
+    """
+
+    name: ClassVar[str] = "parameter_averaging"
+
+    averaging_frequency: int = Field(default=5, ge=1)
+    aggregation_depth: int = Field(default=2, ge=1)
+    save_updater: bool = True
+    weighting: Literal["examples", "uniform"] = "examples"
+
+    def train(self, job: TrainingJob) -> NetworkState:
+        """Run the epochs of `job`; return the state after the last one."""
+        return _Run(self, job).epochs()
+
+
+class _Run:
+    """One fit: what stays the same from round to round."""
+
+    def __init__(self, master: ParameterAveragingTrainingMaster, job: TrainingJob) -> None:
+        self.master, self.job = master, job
+        self.workers = master.workers or job.executor.capacity().slots or 1
+        self.recorder = Recorder(master.collect_training_stats)
+        self.repartitioner = master.choose_repartitioner(len(job.source.part_rows), self.workers)
+        self.feed = Feed(
+            job.source,
+            batch_size=master.batch_size_per_worker,
+            seed=job.seed,
+            prefetch=master.worker_prefetch_num_batches,
+            last_batch=master.last_batch,
+            shuffle=master.shuffle,
+            keep_parts=self.repartitioner.keeps_parts,
+        )
+
+    def epochs(self) -> NetworkState:
+        job = self.job
+        state = job.network.state()
+        work = self._share(self._work(state))
+        try:
+            for epoch in range(job.first_epoch, job.first_epoch + job.epochs):
+                state = self._epoch(epoch, work, state)
+                if job.observer.on_epoch(epoch, state):
+                    break
+        finally:
+            work.free()
+            job.stats.add(self.recorder.events)
+        return state
+
+    def _work(self, state: NetworkState) -> AveragingWork:
+        master = self.master
+        return AveragingWork(
+            self.job.network,
+            self.feed,
+            save_updater=master.save_updater,
+            updater=state.updater,
+            weighting=master.weighting,
+            hooks=master.training_hooks,
+            timed=master.collect_training_stats,
+        )
+
+    def _epoch(self, epoch: int, work: Shared[AveragingWork], state: NetworkState) -> NetworkState:
+        """Run one epoch, with one round under way while the one before it is settled."""
+        mean = self._share(Averaged(state))
+        alive, under_way = [mean], deque[_UnderWay]()
+        try:
+            for rounds in self._rounds(epoch):
+                start, mean = mean, self._submit(rounds, work, mean)
+                alive.append(mean)
+                under_way.append(_UnderWay(rounds[0], start, mean))
+                if len(under_way) > 1:
+                    self._settle(under_way.popleft())
+                if rounds[0].number % _ROUNDS_BETWEEN_ANCHORS == _ROUNDS_BETWEEN_ANCHORS - 1:
+                    self._settle(under_way.popleft())
+                    mean = self._anchor(mean)
+                    alive = [mean]
+            while under_way:
+                self._settle(under_way.popleft())
+            with self.recorder.phase("apply"):
+                return mean.get().state
+        finally:
+            for shared in alive:
+                shared.free()
+
+    def _submit(
+        self, rounds: list[Round], work: Shared[AveragingWork], start: Shared[Averaged]
+    ) -> Shared[Averaged]:
+        with self.recorder.phase("submit"):
+            return self.job.executor.map_reduce(
+                train_round,
+                rounds,
+                merge_contributions,
+                (work, start),
+                depth=self.master.aggregation_depth,
+                finish=finish_round,
+            )
+
+    def _share(self, value: T) -> Shared[T]:
+        with self.recorder.phase("broadcast"):
+            return self.job.executor.share(value)
+
+    def _anchor(self, mean: Shared[Averaged]) -> Shared[Averaged]:
+        """Pass the mean through the driver, so that no engine has to recompute what lies before it."""
+        anchored = self._share(Averaged(mean.get().state))
+        mean.free()
+        return anchored
+
+    def _settle(self, done: _UnderWay) -> None:
+        """Wait for a round, let go what it started from, and tell hooks and observer."""
+        with self.recorder.phase("round"):
+            summary = done.mean.look(summary_of)
+        done.start.free()
+        job = self.job
+        job.stats.add(summary.events)
+        for rank, states in summary.hooks:
+            for hook, state in zip(self.master.training_hooks, states, strict=True):
+                if state is not None:
+                    hook.collect(rank, state)
+        job.observer.on_round(
+            Progress(
+                done.first.epoch,
+                done.first.number,
+                summary.examples,
+                summary.minibatches,
+                summary.iteration,
+                summary.score,
+            )
+        )
+
+    def _rounds(self, epoch: int) -> Iterator[list[Round]]:
+        """Yield what each rank trains, round by round; ranks without rows are left out."""
+        with self.recorder.phase("split"):
+            ranges = self.feed.ranges(self.repartitioner, epoch, self.workers)
+            counts = [len(self.feed.sizes(partition.rows)) for partition in ranges]
+        frequency = self.master.averaging_frequency
+        for number, first in enumerate(range(0, max(counts), frequency)):
+            yield [
+                Round(epoch, number, partition, first, min(frequency, count - first))
+                for partition, count in zip(ranges, counts, strict=True)
+                if first < count
+            ]
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A round that was submitted: its first worker's share, what it starts from, what it ends with."""
+
+    first: Round
+    start: Shared[Averaged]
+    mean: Shared[Averaged]

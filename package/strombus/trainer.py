@@ -1,0 +1,366 @@
+"""Trainer: the one face users hold."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strombus.callbacks import Callback, EpochRecord, FitPlan, ProgressBar
+from strombus.data import Source
+from strombus.errors import ConfigurationError, DataError
+from strombus.evaluation import Evaluation, Metric
+from strombus.executors import Executor, resolve
+from strombus.exporting import readable_source
+from strombus.masters.base import Progress, TrainingJob, TrainingMaster
+from strombus.networks import Network
+from strombus.partitioning import DefaultRepartitioner
+from strombus.stats import Recorder, TrainingStats
+from strombus.types import NetworkState, Partition
+from strombus.worker.scoring import (
+    LossSum,
+    ScoringWork,
+    evaluate_part,
+    merge_losses,
+    merge_metrics,
+    predict_part,
+    score_part,
+)
+
+__all__ = ["FitResult", "Trainer"]
+
+logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Metric)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit came to.
+
+    Parameters
+    ----------
+    network : Network
+        The trained network, the one the trainer holds.
+    epochs : tuple of EpochRecord
+    examples, minibatches : int
+        Trained in this fit, over all workers and epochs.
+    seconds : float
+    seed : int
+        The seed that governed the fit; give it as ``rng_seed`` to repeat it.
+    stats : TrainingStats
+        Timed phases; empty unless ``collect_training_stats``.
+    """
+
+    network: Network
+    epochs: tuple[EpochRecord, ...]
+    examples: int
+    minibatches: int
+    seconds: float
+    seed: int
+    stats: TrainingStats = field(repr=False)
+
+    @property
+    def score(self) -> float:
+        """The last epoch's score; NaN when nothing was trained."""
+        return self.epochs[-1].score if self.epochs else float("nan")
+
+
+class Trainer:
+    """Train, score, evaluate and predict with one network on one backend.
+
+    Parameters
+    ----------
+    network : Network
+        A `MultiLayerNetwork` or `ComputationGraph`; training changes it in place.
+    master : TrainingMaster, optional
+        How to train; None will do for scoring, evaluation and inference.
+    backend : str or object
+        ``"auto"``, ``"local"``, ``"dask"``, ``"spark"``, a ``distributed.Client``, a scheduler's address,
+        a SparkSession, a SparkContext, or an `Executor`. What Strombus did not open it never closes.
+
+    Examples
+    --------
+    >>> with Trainer(network, master, backend="dask") as trainer:  # doctest: +SKIP
+    ...     trainer.fit("digits.zarr", epochs=5)
+    """
+
+    def __init__(self, network: Network, master: TrainingMaster | None = None, backend: Any = "auto") -> None:
+        if not isinstance(network, Network):
+            raise ConfigurationError(
+                f"network must be a MultiLayerNetwork or ComputationGraph, got {type(network).__name__}; "
+                "wrap an nn.Module: strombus.MultiLayerNetwork(module, loss, optimizer)"
+            )
+        if master is not None and not isinstance(master, TrainingMaster):
+            raise ConfigurationError(f"master must be a TrainingMaster or None, got {type(master).__name__}")
+        self.network = network
+        self.master = master
+        self.stats = TrainingStats()
+        self._executor: Executor | None = None
+        self._owned = not isinstance(backend, Executor)
+        self._backend = backend
+
+    @property
+    def executor(self) -> Executor:
+        """The backend's executor, opened on first use."""
+        if self._executor is None:
+            workers = self.master.workers if self.master is not None else None
+            executor = resolve(self._backend, workers)
+            try:
+                executor.check()
+            except BaseException:
+                if self._owned:
+                    executor.close()
+                raise
+            self._executor = executor
+        return self._executor
+
+    @property
+    def score(self) -> float:
+        """The score of the last training round; 0.0 before any training, as in DL4J."""
+        return self.network.score
+
+    # -- training --------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: Any,
+        epochs: int = 1,
+        validation: Any = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+    ) -> FitResult:
+        """Train for a number of epochs; a second call goes on where the first ended.
+
+        Parameters
+        ----------
+        data : path, URI, arrays, Dataset, iterable, Bag or RDD
+            Everything `strombus.data` can open.
+        epochs : int
+            At least 1.
+        validation : like `data`, optional
+            Scored after each epoch; for classifiers the accuracy is given too.
+        callbacks : sequence of Callback
+        progress : bool
+            Show a bar on a terminal, lines elsewhere.
+
+        Raises
+        ------
+        ConfigurationError
+            Without a master, without an optimizer, or for fewer than one epoch.
+        DataError
+            When the data cannot be used; TaskError when a worker fails.
+        """
+        master = self._master_to_fit(epochs)
+        seed = master.rng_seed if master.rng_seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
+        watchers = [*callbacks, *([ProgressBar()] if progress else [])]
+        recorder = Recorder(master.collect_training_stats)
+        started = time.perf_counter()
+        with ExitStack() as stack:
+            with recorder.phase("export"):
+                source = stack.enter_context(self._readable(data, master))
+                checked = None if validation is None else stack.enter_context(self._readable(validation, master))
+            fit = _Fit(self, watchers, checked)
+            stats = TrainingStats(recorder.events)
+            job = TrainingJob(
+                self.network, source, self.executor, epochs, seed, fit, first_epoch=self.network.epoch, stats=stats
+            )
+            self._announce(watchers, job, master)
+            try:
+                if source.rows:
+                    self.network.load_state(master.train(job))
+                else:
+                    logger.warning("the data holds no examples: nothing was trained")
+            finally:
+                self.stats.add(stats.events)
+                for watcher in watchers:
+                    watcher.on_fit_end()
+        seconds = time.perf_counter() - started
+        return FitResult(self.network, tuple(fit.records), fit.all_examples, fit.all_minibatches, seconds, seed, stats)
+
+    def _master_to_fit(self, epochs: int) -> TrainingMaster:
+        if self.master is None:
+            raise ConfigurationError(
+                "fit needs a training master; give one: Trainer(network, ParameterAveragingTrainingMaster(...))"
+            )
+        if self.network.optimizer is None:
+            raise ConfigurationError(
+                "fit needs an optimizer; give the network one: optimizer=functools.partial(torch.optim.SGD, lr=0.1)"
+            )
+        if epochs < 1:
+            raise ConfigurationError(f"epochs must be at least 1, got {epochs}")
+        return self.master
+
+    def _announce(self, watchers: Sequence[Callback], job: TrainingJob, master: TrainingMaster) -> None:
+        workers = master.workers or self.executor.capacity().slots or 1
+        plan = FitPlan(job.epochs, job.source.rows, workers, self.executor.name)
+        for watcher in watchers:
+            watcher.on_fit_start(plan)
+
+    @contextmanager
+    def _readable(self, data: Any, master: TrainingMaster | None = None) -> Iterator[Source]:
+        """Open data so that every worker can read it, exporting what is not yet in Zarr."""
+        export = master is not None and master.rdd_training_approach == "Export"
+        with readable_source(
+            data,
+            self.executor,
+            export=export,
+            directory=master.export_directory if master else None,
+            batch_size=master.batch_size_per_worker if master else 64,
+        ) as source:
+            yield source
+
+    # -- scoring, evaluation, inference ----------------------------------------------------------
+
+    def calculate_score(self, data: Any, average: bool = True, batch_size: int = 64) -> float:
+        """Return the loss over `data` plus regularisation (DL4J: ``calculateScore``).
+
+        Parameters
+        ----------
+        average : bool
+            Mean over examples (or unmasked terms), regularisation once; otherwise the sum, regularisation
+            once for each example.
+
+        Raises
+        ------
+        DataError
+            When the data is empty.
+        """
+        with self._work(data, batch_size) as (work, parts):
+            shared = self.executor.share(work)
+            try:
+                total: LossSum = self.executor.map_reduce(score_part, parts, merge_losses, shared).get()
+            finally:
+                shared.free()
+        penalty = self.network.regularization()
+        return total.total / total.count + penalty if average else total.total + penalty * total.count
+
+    def evaluate(self, data: Any, batch_size: int = 64) -> Evaluation:
+        """Return accuracy, precision, recall, F1 and the confusion matrix on `data`."""
+        return self.do_evaluation(data, [Evaluation()], batch_size)[0]
+
+    def do_evaluation(self, data: Any, metrics: Sequence[M], batch_size: int = 64) -> list[M]:
+        """Run several metrics over `data` in one pass and return them filled, in the order given."""
+        with self._work(data, batch_size, tuple(metrics)) as (work, parts):
+            shared = self.executor.share(work)
+            try:
+                return list(self.executor.map_reduce(evaluate_part, parts, merge_metrics, shared).get())
+            finally:
+                shared.free()
+
+    def predict(self, data: Any, batch_size: int = 64) -> NDArray[Any] | tuple[NDArray[Any], ...]:
+        """Return the network's output for each example, in the data's order.
+
+        Parameters
+        ----------
+        data : array of features, or anything `fit` takes
+            Labels are not needed.
+
+        Returns
+        -------
+        ndarray, shape (examples, ...), or a tuple of them for a graph of several outputs
+        """
+        data = _features_only(data)
+        with self._work(data, batch_size) as (work, parts):
+            shared = self.executor.share(work)
+            try:
+                pieces = list(self.executor.map(predict_part, parts, shared))
+            finally:
+                shared.free()
+        outputs = tuple(np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    @contextmanager
+    def _work(
+        self, data: Any, batch_size: int, metrics: tuple[Metric, ...] = ()
+    ) -> Iterator[tuple[ScoringWork, tuple[Partition, ...]]]:
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+        with self._readable(data) as source:
+            if not source.rows:
+                raise DataError("the data holds no examples")
+            # A few partitions for each slot, so that a slow one does not hold up the rest.
+            slots = self.executor.capacity().slots or 1
+            pieces = DefaultRepartitioner(max_partitions=4 * slots if slots > 1 else 1)
+            parts = pieces.plan([source.rows], workers=slots, batch_size=batch_size)
+            yield ScoringWork(self.network, source, batch_size, metrics), parts
+
+    # -- closing ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the backend if this trainer opened it."""
+        if self._executor is not None and self._owned:
+            self._executor.close()
+        self._executor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Fit:
+    """Follow one fit: keep the books of each epoch, validate, tell the callbacks."""
+
+    def __init__(self, trainer: Trainer, watchers: Sequence[Callback], validation: Source | None) -> None:
+        self.trainer, self.watchers, self.validation = trainer, watchers, validation
+        self.records: list[EpochRecord] = []
+        self.all_examples = self.all_minibatches = 0
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        self._examples = self._minibatches = 0
+        self._score = float("nan")
+        self._started = time.perf_counter()
+
+    def on_round(self, progress: Progress) -> None:
+        self._examples += progress.examples
+        self._minibatches += progress.minibatches
+        self._score = self.trainer.network.score = progress.score
+        for watcher in self.watchers:
+            watcher.on_round(progress)
+
+    def on_epoch(self, epoch: int, state: NetworkState) -> bool:
+        network = self.trainer.network
+        network.load_state(state)
+        network.epoch = epoch + 1
+        record = EpochRecord(
+            epoch=epoch + 1,
+            iteration=state.iteration,
+            examples=self._examples,
+            minibatches=self._minibatches,
+            score=self._score,
+            seconds=time.perf_counter() - self._started,
+            validation=self._validate(),
+        )
+        self.records.append(record)
+        self.all_examples += record.examples
+        self.all_minibatches += record.minibatches
+        self._start_epoch()
+        return any([watcher.on_epoch_end(record) is True for watcher in self.watchers])  # noqa: C419 - all are told
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        trainer = self.trainer
+        figures = {"score": trainer.calculate_score(self.validation)}
+        if trainer.network.classifies:
+            figures["accuracy"] = trainer.evaluate(self.validation).accuracy()
+        return figures
+
+
+def _features_only(data: Any) -> Any:
+    """Take a bare array for the features of a data set."""
+    if hasattr(data, "__array__") or hasattr(data, "detach"):
+        return (data,)
+    return data

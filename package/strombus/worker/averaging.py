@@ -1,0 +1,116 @@
+"""One worker's share of a round of parameter averaging."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from strombus.networks import Network, Replica
+from strombus.stats import Recorder
+from strombus.types import NetworkState, Partition, UpdaterState
+from strombus.worker.bench import Feed, Workbench
+from strombus.worker.hooks import TrainingHook
+from strombus.worker.merging import Averaged, Contribution, Summary
+from strombus.worker.step import StepTotals, run_steps
+
+__all__ = ["AveragingWork", "Round", "summary_of", "train_round"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Minibatches `first` to ``first + count`` of a partition, in round `number` of `epoch`."""
+
+    epoch: int
+    number: int
+    partition: Partition
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class AveragingWork:
+    """What stays the same for a whole fit; shared with the workers once.
+
+    Parameters
+    ----------
+    network : Network
+    feed : Feed
+    save_updater : bool
+        Whether optimizer state is averaged too; otherwise every round starts from `updater`.
+    updater : UpdaterState or None
+        The optimizer's state when the fit began.
+    weighting : {"examples", "uniform"}
+    hooks : tuple of TrainingHook
+    timed : bool
+        Whether phases are timed.
+    """
+
+    network: Network
+    feed: Feed
+    save_updater: bool
+    updater: UpdaterState | None
+    weighting: Literal["examples", "uniform"]
+    hooks: tuple[TrainingHook, ...] = ()
+    timed: bool = False
+    bench: Workbench = field(default_factory=Workbench)
+
+
+def train_round(shared: tuple[AveragingWork, Averaged], part: Round) -> Contribution:
+    """Train one worker's minibatches of a round, from the mean of the round before."""
+    work, start = shared
+    rank = part.partition.rank
+    recorder = Recorder(work.timed, rank)
+    hooks = copy.deepcopy(work.hooks)
+    with work.bench.replica_of(work.network) as replica:
+        with recorder.phase("load"):
+            replica.load(_starting_state(work, start.state))
+        # A seed for each (epoch, round, rank): a round that runs again draws the same numbers.
+        torch.manual_seed(_seed(work.feed.seed, part.epoch, part.number, rank))
+        batches = work.bench.batches(work.feed, part.epoch, part.partition, part.first, part.count)
+        totals = run_steps(replica, batches, hooks, recorder)
+        return _contribution(work, replica, totals, recorder, rank, hooks)
+
+
+def summary_of(averaged: Averaged) -> Summary:
+    """Return the round's figures; looked at where the mean lies."""
+    return averaged.summary
+
+
+def _starting_state(work: AveragingWork, state: NetworkState) -> NetworkState:
+    if work.save_updater or state.updater is None:
+        return state
+    # The optimizer starts afresh, but the learning rate goes on along its schedule.
+    tensors = work.updater.tensors if work.updater else {}
+    return replace(state, updater=replace(state.updater, tensors=tensors))
+
+
+def _contribution(
+    work: AveragingWork,
+    replica: Replica,
+    totals: StepTotals,
+    recorder: Recorder,
+    rank: int,
+    hooks: tuple[TrainingHook, ...],
+) -> Contribution:
+    state = replica.state()
+    if not work.save_updater and state.updater is not None:
+        state = replace(state, updater=replace(state.updater, tensors={}))
+    summary = Summary(
+        examples=totals.examples,
+        minibatches=totals.steps,
+        iteration=state.iteration,
+        score_sum=totals.last_loss * totals.last_count,
+        count=totals.last_count,
+        events=tuple(recorder.events),
+        hooks=((rank, tuple(hook.state() for hook in hooks)),) if hooks else (),
+    )
+    weight = totals.count if work.weighting == "examples" else 1.0
+    return Contribution(state, weight, summary, totals.steps)
+
+
+def _seed(*numbers: Any) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

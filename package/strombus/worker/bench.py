@@ -1,0 +1,143 @@
+"""What a worker process keeps between the rounds of one fit: a replica and open streams of minibatches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Any, Literal
+
+from strombus.data import Source, Window, epoch_order, read_batches
+from strombus.networks import Network, Replica
+from strombus.partitioning import Repartitioner, batch_sizes, ranges_of
+from strombus.types import DataSet, MultiDataSet, Partition
+
+__all__ = ["Feed", "Workbench"]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How the rows of an epoch become minibatches; the same on every worker.
+
+    Parameters
+    ----------
+    source : Source
+    batch_size, prefetch, seed : int
+    last_batch : {"balance", "keep"}
+    shuffle : bool
+    keep_parts : bool
+        Whether the order keeps each part's rows together.
+    """
+
+    source: Source
+    batch_size: int
+    seed: int
+    prefetch: int = 0
+    last_batch: Literal["balance", "keep"] = "balance"
+    shuffle: bool = True
+    keep_parts: bool = False
+
+    def sizes(self, rows: int) -> list[int]:
+        """Return the minibatch sizes of a partition of `rows` rows."""
+        return batch_sizes(rows, self.batch_size, self.last_batch)
+
+    def order(self, epoch: int) -> tuple[Window, ...]:
+        """Return the order of the rows in `epoch`."""
+        return epoch_order(
+            self.source.blocks(), seed=self.seed, epoch=epoch, shuffle=self.shuffle, keep_parts=self.keep_parts
+        )
+
+    def ranges(self, repartitioner: Repartitioner, epoch: int, workers: int) -> tuple[Partition, ...]:
+        """Return the stretch of the epoch's order that each rank trains."""
+        by_part = groupby(self.order(epoch), key=lambda window: window.blocks[0].part if self.keep_parts else 0)
+        part_rows = [sum(window.rows for window in windows) for _, windows in by_part]
+        plan = repartitioner.plan(part_rows, workers=workers, batch_size=self.batch_size, seed=self.seed + epoch)
+        return ranges_of(plan, workers)
+
+    def open(self, epoch: int, partition: Partition, first: int) -> Any:
+        """Open the minibatches of `partition` from number `first` on."""
+        order = self.order(epoch)
+        sizes = self.sizes(partition.rows)
+        start = partition.start + sum(sizes[:first])
+        return read_batches(
+            self.source,
+            order,
+            start,
+            partition.stop,
+            sizes[first:],
+            seed=self.seed,
+            epoch=epoch,
+            shuffle=self.shuffle,
+            prefetch=self.prefetch,
+        )
+
+
+class _Stream:
+    """An open reader and where it stands."""
+
+    def __init__(self, feed: Feed, epoch: int, partition: Partition, first: int) -> None:
+        self.key = (epoch, partition)
+        self.position = first
+        self._reader = feed.open(epoch, partition, first)
+        self._batches = iter(self._reader)
+
+    def take(self, count: int) -> Iterator[DataSet | MultiDataSet]:
+        for batch in islice(self._batches, count):
+            self.position += 1
+            yield batch
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class Workbench:
+    """One replica and the open streams of a fit in one process.
+
+    It travels empty: each process that a fit's job reaches fills its own. One task at a time works
+    on it, so that two tasks in threads of one process do not share a module.
+    """
+
+    def __init__(self) -> None:
+        self._start_empty()
+
+    def _start_empty(self) -> None:
+        self._lock = threading.Lock()
+        self._replica: Replica | None = None
+        self._streams: dict[int, _Stream] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._start_empty()
+
+    @contextmanager
+    def replica_of(self, network: Network) -> Iterator[Replica]:
+        """Lend this process's replica of `network` to one task."""
+        with self._lock:
+            if self._replica is None:
+                self._replica = network.replica()
+            yield self._replica
+
+    def batches(
+        self, feed: Feed, epoch: int, partition: Partition, first: int, count: int
+    ) -> Iterator[DataSet | MultiDataSet]:
+        """Yield minibatches `first` to ``first + count`` of a partition, going on with its open stream."""
+        stream = self._streams.get(partition.rank)
+        if stream is None or stream.key != (epoch, partition) or stream.position != first:
+            if stream is not None:
+                stream.close()
+            stream = self._streams[partition.rank] = _Stream(feed, epoch, partition, first)
+        yield from stream.take(count)
+        if stream.position >= len(feed.sizes(partition.rows)):
+            self._streams.pop(partition.rank).close()
+
+    def close(self) -> None:
+        """Close the open streams."""
+        while self._streams:
+            self._streams.popitem()[1].close()
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,0 +1,111 @@
+"""Score, evaluate and predict one partition of the data; nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strombus.data import Source, Window, epoch_order, read_batches
+from strombus.errors import DataError
+from strombus.evaluation import Metric
+from strombus.networks import Network, Replica
+from strombus.partitioning import batch_sizes
+from strombus.types import DataSet, MultiDataSet, Partition
+from strombus.worker.bench import Workbench
+
+__all__ = ["LossSum", "ScoringWork", "evaluate_part", "merge_losses", "merge_metrics", "predict_part", "score_part"]
+
+
+@dataclass(frozen=True)
+class ScoringWork:
+    """What stays the same for all partitions; shared with the workers once."""
+
+    network: Network
+    source: Source
+    batch_size: int
+    metrics: tuple[Metric, ...] = ()
+    bench: Workbench = field(default_factory=Workbench)
+
+    def order(self) -> tuple[Window, ...]:
+        """Return the natural order of the rows."""
+        return epoch_order(self.source.blocks(), seed=0, epoch=0, shuffle=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LossSum:
+    """Sum of losses and what they averaged over."""
+
+    total: float = 0.0
+    count: float = 0.0
+
+
+def _batches(work: ScoringWork, part: Partition) -> Iterator[DataSet | MultiDataSet]:
+    sizes = batch_sizes(part.rows, work.batch_size, "keep")
+    with read_batches(
+        work.source, work.order(), part.start, part.stop, sizes, seed=0, epoch=0, shuffle=False, prefetch=2
+    ) as batches:
+        yield from batches
+
+
+def score_part(work: ScoringWork, part: Partition) -> LossSum:
+    """Sum the loss over a partition, without regularisation."""
+    total = count = 0.0
+    with work.bench.replica_of(work.network) as replica:
+        for batch in _batches(work, part):
+            loss, terms = replica.score(batch)
+            total += loss * terms
+            count += terms
+    return LossSum(total, count)
+
+
+def merge_losses(left: LossSum, right: LossSum) -> LossSum:
+    """Add two sums."""
+    return LossSum(left.total + right.total, left.count + right.count)
+
+
+def evaluate_part(work: ScoringWork, part: Partition) -> tuple[Metric, ...]:
+    """Run all metrics over a partition in one pass."""
+    metrics = tuple(metric.fresh() for metric in work.metrics)
+    with work.bench.replica_of(work.network) as replica:
+        for batch in _batches(work, part):
+            labels, output, mask = _first_output(replica, batch)
+            for metric in metrics:
+                metric.add(labels, output, mask)
+    return metrics
+
+
+def merge_metrics(left: tuple[Metric, ...], right: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    """Merge two partitions' metrics one by one."""
+    return tuple(a.merge(b) for a, b in zip(left, right, strict=True))
+
+
+def predict_part(work: ScoringWork, part: Partition) -> tuple[NDArray[Any], ...]:
+    """Return the network's outputs for a partition, one array for each output."""
+    with work.bench.replica_of(work.network) as replica:
+        rows = [_outputs(replica, batch) for batch in _batches(work, part)]
+    return tuple(np.concatenate(arrays) for arrays in zip(*rows, strict=True))
+
+
+def _outputs(replica: Replica, batch: DataSet | MultiDataSet) -> tuple[NDArray[Any], ...]:
+    return tuple(output.float().cpu().numpy() if output.dtype.itemsize < 4 else output.cpu().numpy()
+                 for output in replica.forward(batch))
+
+
+def _first_output(
+    replica: Replica, batch: DataSet | MultiDataSet
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+    output = _outputs(replica, batch)[0]
+    if isinstance(batch, MultiDataSet):
+        labels = batch.labels[0] if batch.labels else None
+        mask = batch.labels_masks[0] if batch.labels_masks else None
+    else:
+        labels, mask = batch.labels, batch.labels_mask
+        if mask is None and output.ndim > 2:
+            mask = batch.features_mask
+    if labels is None:
+        raise DataError("evaluation needs labels; the data has none")
+    return labels, output, mask

@@ -1,0 +1,52 @@
+"""Minibatches to updates: the loop that every kind of training on a worker shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from strombus.networks import Replica
+from strombus.stats import Recorder
+from strombus.types import DataSet, MultiDataSet
+from strombus.worker.hooks import TrainingHook
+
+__all__ = ["StepTotals", "run_steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """What a run of minibatches amounts to; `count` is what the losses averaged over."""
+
+    steps: int
+    examples: int
+    count: float
+    last_loss: float
+    last_count: float
+
+
+def run_steps(
+    replica: Replica,
+    batches: Iterable[DataSet | MultiDataSet],
+    hooks: Sequence[TrainingHook],
+    recorder: Recorder,
+) -> StepTotals:
+    """Fit each minibatch in turn."""
+    steps = examples = 0
+    count = last_loss = last_count = 0.0
+    waiting = iter(batches)
+    while True:
+        with recorder.phase("data_wait"):
+            batch = next(waiting, None)
+        if batch is None:
+            break
+        for hook in hooks:
+            hook.pre_update(batch, replica)
+        with recorder.phase("fit", examples=batch.examples):
+            result = replica.fit(batch)
+        for hook in hooks:
+            hook.post_update(batch, replica)
+        steps += 1
+        examples += result.examples
+        count += result.count
+        last_loss, last_count = result.loss, result.count
+    return StepTotals(steps, examples, count, last_loss, last_count)
