@@ -1,0 +1,153 @@
+"""What a finished dataset consists of: the attributes of its root group, written last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+import zarr
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from zarr.errors import GroupNotFoundError
+
+from strombus.data.rows import Column, Layout
+from strombus.data.store import children, exists, join, normalise
+from strombus.errors import DataError, MissingDataError, UnfinishedExportError
+
+__all__ = ["Manifest", "Part", "is_finished", "read_manifest", "write_manifest"]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=200)]
+Count = Annotated[int, Field(ge=0, lt=2**62)]
+_STRICT = ConfigDict(extra="forbid")
+VERSION = 1
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Part:
+    """One child group.
+
+    Parameters
+    ----------
+    name : str
+        The group's name: letters, digits, ``-`` and ``_`` only, since a manifest is read from anywhere.
+    examples : int
+    columns : tuple of str
+        The arrays it has; empty where the writer did not say.
+    """
+
+    name: Name
+    examples: Count
+    columns: tuple[Name, ...] = ()
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Manifest:
+    """The parts of a dataset in order.
+
+    Parameters
+    ----------
+    kind : {"DataSet", "MultiDataSet"}
+    parts : tuple of Part
+    version : int
+        Version of the format.
+    columns : mapping of str to Column
+        Dtype and trailing shape of every column; empty where the writer did not say.
+    chunk_rows : int
+        Rows of a chunk in parts that have more than one; 0 where the writer did not say.
+    """
+
+    kind: Literal["DataSet", "MultiDataSet"]
+    parts: tuple[Part, ...]
+    version: Literal[1] = 1
+    columns: Mapping[Name, Column] = field(default_factory=dict)
+    chunk_rows: Count = 0
+
+    @property
+    def examples(self) -> int:
+        """Rows of all parts."""
+        return sum(part.examples for part in self.parts)
+
+    @property
+    def layout(self) -> Layout:
+        """Kind and columns."""
+        return Layout(self.kind, self.columns)
+
+
+_ADAPTER = TypeAdapter(Manifest)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """Read the manifest of the dataset at `path`.
+
+    Raises
+    ------
+    MissingDataError
+        When nothing is there.
+    UnfinishedExportError
+        When there are parts but no manifest.
+    DataError
+        When the manifest is broken, or the group is something else.
+    """
+    uri = normalise(path)
+    try:
+        attributes = dict(zarr.open_group(uri, mode="r").attrs)
+    except (GroupNotFoundError, FileNotFoundError):
+        attributes = {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the metadata of {uri} cannot be read ({error}); export the data again") from error
+    if "strombus" not in attributes:
+        raise _why_not(uri)
+    return _parse(uri, attributes["strombus"])
+
+
+def _parse(uri: str, record: Any) -> Manifest:
+    if not isinstance(record, dict):
+        raise DataError(f"the manifest of {uri} must be a mapping, got {type(record).__name__}")
+    if record.get("version") != VERSION:
+        raise DataError(f"the manifest of {uri} has version {record.get('version')!r}, this release reads {VERSION}")
+    try:
+        manifest = _ADAPTER.validate_python({k: v for k, v in record.items() if k != "examples"})
+    except ValidationError as error:
+        raise DataError(f"the manifest of {uri} is broken, export the data again: {error}") from None
+    names = [part.name for part in manifest.parts]
+    if len(set(names)) != len(names):
+        raise DataError(f"the manifest of {uri} lists a part twice; export the data again")
+    if record.get("examples", manifest.examples) != manifest.examples:
+        raise DataError(
+            f"the manifest of {uri} promises {record['examples']} examples, its parts have {manifest.examples}"
+        )
+    return manifest
+
+
+def _why_not(uri: str) -> DataError:
+    names = children(uri)
+    if any(name.startswith("part-") for name in names):
+        return UnfinishedExportError(
+            f"{uri} has parts but no manifest: an export that did not finish; export again with overwrite=True"
+        )
+    if not exists(uri):
+        return MissingDataError(f"no data at {uri}: neither a file nor a directory; check the path")
+    inside = f"; it has {', '.join(names[:8])}: name one of them?" if names else " (an empty directory)"
+    return DataError(f"{uri} is not a dataset: no manifest and no features array{inside}")
+
+
+def is_finished(path: str | os.PathLike[str]) -> bool:
+    """Say whether a manifest is there, broken or not."""
+    try:
+        read_manifest(path)
+    except (MissingDataError, UnfinishedExportError):
+        return False
+    except DataError:
+        return exists(join(normalise(path), "zarr.json"))
+    return True
+
+
+def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Write or replace the manifest in one step: a reader sees the old one or the new one, or an unfinished export."""
+    record = _ADAPTER.dump_python(manifest, mode="json")
+    record = {"version": record.pop("version"), "kind": record.pop("kind"), "examples": manifest.examples, **record}
+    columns = {name: {"dtype": c.dtype, "shape": list(c.shape)} for name, c in manifest.columns.items()}
+    group = zarr.open_group(normalise(path), mode="a")
+    group.update_attributes({"strombus": {**record, "columns": columns}})

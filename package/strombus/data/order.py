@@ -1,0 +1,124 @@
+"""In which order an epoch takes the rows: a pure function of (blocks, seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strombus.errors import ConfigurationError
+from strombus.types import Block
+
+__all__ = ["Window", "epoch_order", "window_rows"]
+
+_BLOCKS, _PARTS, _ROWS = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Blocks whose rows are permuted together: what a reader holds in memory at a time.
+
+    Parameters
+    ----------
+    number : int
+        Place in the epoch's order.
+    start : int
+        Rows of the order before this window.
+    blocks : tuple of Block
+    """
+
+    number: int
+    start: int
+    blocks: tuple[Block, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all its blocks."""
+        return sum(block.rows for block in self.blocks)
+
+    @property
+    def stop(self) -> int:
+        """End of the window in the order."""
+        return self.start + self.rows
+
+
+def epoch_order(
+    blocks: Sequence[Block],
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+    window: int = 8,
+    keep_parts: bool = False,
+) -> tuple[Window, ...]:
+    """Lay out one epoch: every row of `blocks` exactly once, whoever reads which span of it.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+        From ``source.blocks()``.
+    seed, epoch : int
+        Not negative; together they decide the order.
+    shuffle : bool
+        False keeps the natural order, one block a window.
+    window : int
+        Blocks whose rows are mixed, at least 1.
+    keep_parts : bool
+        Never mix parts: each part's rows stay contiguous, the parts are permuted.
+
+    Returns
+    -------
+    tuple of Window
+    """
+    if window < 1 or seed < 0 or epoch < 0:
+        raise ConfigurationError(
+            f"window must be at least 1, seed and epoch at least 0, got window={window}, seed={seed}, epoch={epoch}"
+        )
+    filled = [block for block in blocks if block.rows]
+    if not shuffle:
+        groups: Iterable[tuple[Block, ...]] = [(block,) for block in filled]
+    elif keep_parts:
+        groups = _by_part(filled, window, seed, epoch)
+    else:
+        groups = _chunked(_permuted(filled, _generator(seed, epoch, _BLOCKS, 0)), window)
+    return tuple(_number(groups))
+
+
+def window_rows(window: Window, seed: int, epoch: int, shuffle: bool = True) -> NDArray[np.int64]:
+    """Return the order inside a window: row ``i`` of the window is row ``result[i]`` of its blocks put end to end."""
+    if not shuffle:
+        return np.arange(window.rows, dtype=np.int64)
+    return _generator(seed, epoch, _ROWS, window.number).permutation(window.rows)
+
+
+def _generator(seed: int, epoch: int, purpose: int, number: int) -> np.random.Generator:
+    # A spawn key keeps the purposes apart: SeedSequence([s, e]) and SeedSequence([s, e, 0]) are the same stream.
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=(purpose, number)))
+
+
+def _permuted(blocks: Sequence[Block], generator: np.random.Generator) -> list[Block]:
+    return [blocks[i] for i in generator.permutation(len(blocks))]
+
+
+def _chunked(blocks: Sequence[Block], window: int) -> list[tuple[Block, ...]]:
+    return [tuple(blocks[i : i + window]) for i in range(0, len(blocks), window)]
+
+
+def _by_part(blocks: Sequence[Block], window: int, seed: int, epoch: int) -> Iterator[tuple[Block, ...]]:
+    parts: dict[int, list[Block]] = {}
+    for block in blocks:
+        parts.setdefault(block.part, []).append(block)
+    numbers = list(parts)
+    for place in _generator(seed, epoch, _PARTS, 0).permutation(len(numbers)):
+        part = numbers[place]
+        yield from _chunked(_permuted(parts[part], _generator(seed, epoch, _BLOCKS, 1 + part)), window)
+
+
+def _number(groups: Iterable[tuple[Block, ...]]) -> Iterator[Window]:
+    start = 0
+    for number, group in enumerate(groups):
+        window = Window(number, start, group)
+        yield window
+        start = window.stop

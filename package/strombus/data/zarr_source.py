@@ -1,0 +1,250 @@
+"""Datasets in Zarr: finished exports, plain groups of arrays, and lists of both."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.errors import GroupNotFoundError
+
+from strombus.data import store
+from strombus.data.manifest import Manifest, Part, read_manifest
+from strombus.data.rows import Column, Layout, is_mask
+from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
+from strombus.errors import DataError, MissingDataError, UnfinishedExportError
+from strombus.types import Block, Columns
+
+__all__ = ["ZarrPart", "ZarrSource", "missing_shards", "open_dataset"]
+
+CACHE_BYTES = 64 << 20
+OPEN_ARRAYS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrPart:
+    """A group of arrays with one first axis.
+
+    `columns` are the arrays it has, `chunk_rows` the rows of a chunk, `whole` says that every shard must exist:
+    in a plain group a chunk that was never written stands for the fill value.
+    """
+
+    uri: str
+    rows: int
+    columns: tuple[str, ...]
+    chunk_rows: int
+    whole: bool
+
+
+def open_dataset(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], transform: Transform | None = None
+) -> ZarrSource:
+    """Open a dataset for reading.
+
+    Parameters
+    ----------
+    path : path, URI or sequence of them
+        A Strombus dataset, a Zarr group with ``features`` and ``labels`` (``features_0``, ... for a
+        `MultiDataSet`), one part of a dataset; a list is read as if it were one dataset.
+    transform : callable, optional
+        `DataSet` to `DataSet` with as many rows, applied to each minibatch by the reader; must be picklable.
+
+    Raises
+    ------
+    MissingDataError
+        When nothing is there.
+    UnfinishedExportError
+        When an export did not finish.
+    DataError
+        When it is something else, or the paths of a list do not go together.
+    """
+    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if not paths:
+        raise MissingDataError("no path was given; give the path of a dataset or a list of them")
+    parts: list[ZarrPart] = []
+    layout: Layout | None = None
+    first = store.normalise(paths[0])
+    for uri in map(store.normalise, paths):
+        found, here = _parts_of(uri)
+        layout = here if layout is None else layout.merge(here, (first, uri))
+        parts.extend(found)
+    assert layout is not None
+    return ZarrSource(parts, layout, transform)
+
+
+def _parts_of(uri: str) -> tuple[list[ZarrPart], Layout]:
+    try:
+        manifest = read_manifest(uri)
+    except (MissingDataError, UnfinishedExportError):
+        raise
+    except DataError:
+        plain = _arrays(uri)
+        if not plain:
+            raise
+        part, layout = _plain_part(uri, plain)
+        return [part], layout
+    return _listed_parts(uri, manifest)
+
+
+def _listed_parts(uri: str, manifest: Manifest) -> tuple[list[ZarrPart], Layout]:
+    """Take the manifest's word where it has one (workers check it), look at the groups where not."""
+    if manifest.columns and manifest.chunk_rows and all(part.columns for part in manifest.parts):
+        chunk = manifest.chunk_rows
+        parts = [ZarrPart(store.join(uri, p.name), p.examples, p.columns, chunk, True) for p in manifest.parts]
+        return parts, manifest.layout
+    with ThreadPoolExecutor(8) as pool:
+        looked = list(pool.map(lambda part: _looked_at(uri, part), manifest.parts))
+    if not looked:
+        raise DataError(f"the dataset {uri} has no parts; export the data again")
+    layout = looked[0][1]
+    for part, other in looked[1:]:
+        layout = layout.merge(other, (looked[0][0].uri, part.uri))
+    return [part for part, _ in looked], layout
+
+
+def _looked_at(uri: str, listed: Part) -> tuple[ZarrPart, Layout]:
+    part_uri = store.join(uri, listed.name)
+    part, layout = _plain_part(part_uri, _arrays(part_uri))
+    if part.rows != listed.examples:
+        raise DataError(f"part {part_uri} has {part.rows} rows, its manifest says {listed.examples}; validate it")
+    return ZarrPart(part.uri, part.rows, part.columns, part.chunk_rows, True), layout
+
+
+def _arrays(uri: str) -> dict[str, Any]:
+    """Return the columns' arrays of a group; empty when there is no readable group."""
+    try:
+        found = dict(zarr.open_group(uri, mode="r").arrays())
+    except (GroupNotFoundError, FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+    bases = ("features", "labels", "features_mask", "labels_mask")
+    return {n: a for n, a in found.items() if n in bases or (n.rpartition("_")[0] in bases and n[-1].isdigit())}
+
+
+def _plain_part(uri: str, arrays: dict[str, Any]) -> tuple[ZarrPart, Layout]:
+    kind = "DataSet" if "features" in arrays else "MultiDataSet"
+    if not {"features", "features_0"} & arrays.keys() or any(not a.shape for a in arrays.values()):
+        raise DataError(f"{uri} needs an array features (or features_0, ...), it has {sorted(arrays) or 'no arrays'}")
+    lengths = {name: array.shape[0] for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"the arrays of {uri} must have the same number of examples, they have {lengths}")
+    columns = {name: Column(np.dtype(a.dtype).name, tuple(a.shape[1:])) for name, a in sorted(arrays.items())}
+    widest = max(columns, key=lambda name: columns[name].row_bytes)
+    chunk_rows = max(1, arrays[widest].chunks[0])
+    return ZarrPart(uri, arrays[widest].shape[0], tuple(columns), chunk_rows, False), Layout(kind, columns)
+
+
+def missing_shards(array: Any, uri: str) -> list[str]:
+    """Return the keys of shards (or chunks) that should be there and are not: Zarr reads them as zeros."""
+    stored = array.shards or array.chunks
+    grid = tuple(-(-size // step) for size, step in zip(array.shape, stored, strict=True))
+    if prod(grid) > 1 << 20:
+        raise DataError(f"{uri} claims {prod(grid)} chunks; its metadata is broken")
+    keys = [array.metadata.encode_chunk_key(place) for place in np.ndindex(*grid)]
+    return [key for key in keys if not store.exists(store.join(uri, key))]
+
+
+class ZarrSource(Source):
+    """Rows of Zarr groups; made by `open_dataset`.
+
+    Parameters
+    ----------
+    parts : sequence of ZarrPart
+    layout : Layout
+        Kind and columns of all parts together.
+    transform : callable, optional
+
+    Notes
+    -----
+    Arrays are opened when first read, and kept open, along with up to 64 MiB of the blocks decoded last
+    (a worker that reads a window in several rounds decodes it once). Neither is pickled.
+    """
+
+    def __init__(self, parts: Sequence[ZarrPart], layout: Layout, transform: Transform | None = None) -> None:
+        self.kind = layout.kind
+        self.parts = tuple(parts)
+        self.part_rows = tuple(part.rows for part in self.parts)
+        self.columns = layout.columns
+        self.transform = transform
+        self._start_empty()
+
+    def _start_empty(self) -> None:
+        self._open: dict[tuple[int, str], Any] = {}
+        self._decoded: OrderedDict[tuple[int, str, int, int], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start_empty()
+
+    def blocks(self) -> tuple[Block, ...]:
+        """Return runs of whole chunks, about 8 MiB of the widest column; a small part is one block."""
+        row_bytes = max(1, max((column.row_bytes for column in self.columns.values()), default=1))
+        found: list[Block] = []
+        for number, part in enumerate(self.parts):
+            step = max(1, round(BLOCK_BYTES / (row_bytes * part.chunk_rows))) * part.chunk_rows
+            found.extend(split_rows(number, part.rows, step))
+        return tuple(found)
+
+    def read(self, block: Block) -> Columns:
+        """Return a block's rows, all columns, in native byte order; see `Source.read`."""
+        with self._lock:
+            return {name: self._column(block, name) for name in self.columns}
+
+    def _column(self, block: Block, name: str) -> Any:
+        part, column = self.parts[block.part], self.columns[name]
+        if name not in part.columns:
+            if not is_mask(name):
+                raise DataError(f"part {part.uri} has no array {name}, other parts of the dataset have it")
+            return np.ones((block.rows, *column.shape), column.dtype)
+        if part.rows * column.row_bytes <= BLOCK_BYTES:  # a narrow column is read for all the part's blocks at once
+            return self._span(block.part, name, 0, part.rows)[block.start : block.stop]
+        return self._span(block.part, name, block.start, block.stop)
+
+    def _span(self, number: int, name: str, start: int, stop: int) -> Any:
+        key = (number, name, start, stop)
+        if key not in self._decoded:
+            self._decoded[key] = self._decode(number, name, start, stop)
+        self._decoded.move_to_end(key)
+        found = self._decoded[key]
+        held = sum(array.nbytes for array in self._decoded.values())
+        while held > CACHE_BYTES:
+            held -= self._decoded.popitem(last=False)[1].nbytes
+        return found
+
+    def _decode(self, number: int, name: str, start: int, stop: int) -> Any:
+        uri = store.join(self.parts[number].uri, name)
+        try:
+            return np.asarray(self._array(number, name)[start:stop], dtype=self.columns[name].dtype)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"rows {start} to {stop} of {uri} cannot be read: {type(error).__name__}: {error}; "
+                f"strombus.data.validate tells which parts are damaged"
+            ) from error
+
+    def _array(self, number: int, name: str) -> Any:
+        if (number, name) not in self._open:
+            part, column = self.parts[number], self.columns[name]
+            uri = store.join(part.uri, name)
+            with store.codecs(uri):
+                array = zarr.open_array(uri, mode="r")
+            wanted = (column.dtype, (part.rows, *column.shape))
+            if (np.dtype(array.dtype).name, array.shape) != wanted:
+                raise DataError(f"{uri} was promised as {wanted}, it is {(str(array.dtype), array.shape)}; validate it")
+            if part.whole and (lost := missing_shards(array, uri)):
+                raise DataError(f"{uri} has lost {', '.join(lost[:3])}; restore it or export the data again")
+            if len(self._open) >= OPEN_ARRAYS:
+                self._open.clear()
+            self._open[number, name] = array
+        return self._open[number, name]
