@@ -1,0 +1,299 @@
+"""The driver's end of a gang, engine-free: who is there, what they say, what they are told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from strombus.errors import GangError, GangTimeout
+from strombus.executors.base import Control
+from strombus.executors.calls import Failure
+from strombus.executors.members import BEAT, GRACE, LEASE, Message, Ticket, plain
+from strombus.types import Event
+
+__all__ = ["Board", "BoardChannel", "BoardPump", "new_run_id"]
+
+logger = logging.getLogger(__name__)
+
+
+class BoardChannel(Protocol):
+    """Carries messages between the driver and all members; used by one thread."""
+
+    def send(self, messages: Mapping[str, list[Message]]) -> None: ...
+
+    def receive(self) -> Iterable[tuple[str, Message]]:
+        """Return what has come, each with its sender's address, without waiting."""
+
+    def close(self) -> None: ...
+
+
+class Board:
+    """The driver's record of one running gang: who is there, what they say, what they are told.
+
+    The pump's thread calls `receive` and `outgoing`; the thread that wants the gang calls `supervise`.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds to wait for all members to come, and for each exchange.
+    """
+
+    def __init__(self, size: int, run_id: str, attempt: int, timeout: float) -> None:
+        self.size = size
+        self.run_id = run_id
+        self.attempt = attempt
+        self.timeout = timeout
+        self.places: dict[int, str] = {}
+        self._started = time.monotonic()
+        self._addresses: dict[int, str] = {}
+        self._seen: dict[int, float] = {}
+        self._rounds: dict[int, dict[int, bytes]] = {}
+        self._round_started: dict[int, float] = {}
+        self._events: deque[tuple[int, Event]] = deque()
+        self._failures: dict[int, Failure] = {}
+        self._lost: dict[int, str] = {}
+        self._finished: set[int] = set()
+        self._told: list[Message] = []
+        self._outbox: defaultdict[str, list[Message]] = defaultdict(list)
+        self._changed = threading.Condition()
+
+    def ticket(self, rank: int) -> Ticket:
+        """Return what member `rank` needs to know."""
+        return Ticket(rank, self.size, self.run_id, self.attempt, self.timeout)
+
+    @property
+    def waiting(self) -> bool:
+        """True while members have yet to come, or wait for one another."""
+        return len(self._addresses) < self.size or bool(self._rounds)
+
+    def receive(self, address: str, message: Message) -> None:
+        """Take in one message; those of another run, attempt or rank are dropped."""
+        header, payload = message
+        rank = header.get("rank")
+        mine = (header.get("run"), header.get("attempt")) == (self.run_id, self.attempt)
+        if not mine or not isinstance(rank, int) or not 0 <= rank < self.size:
+            logger.warning("dropped a message of another gang: %s", header)
+            return
+        with self._changed:
+            if header["kind"] == "hello":
+                self._claim(rank, address, header)
+            if self._addresses.get(rank) == address:
+                self._seen[rank] = time.monotonic()
+                self._take(rank, header, payload)
+            self._changed.notify_all()
+
+    def _claim(self, rank: int, address: str, header: dict[str, Any]) -> None:
+        """Give the rank to whom asks first; a second claim means that the engine ran the body again."""
+        if self._addresses.setdefault(rank, address) == address:
+            self.places[rank] = header["place"]
+            self._outbox[address] += [({"kind": "welcome"}, b""), *self._told]
+        else:
+            self._outbox[address].append(({"kind": "superseded"}, b""))
+            self._lose(rank, f"its engine started it again on {header['place']}")
+
+    def _take(self, rank: int, header: dict[str, Any], payload: bytes) -> None:
+        kind = header["kind"]
+        if kind == "exchange":
+            self._gather(rank, header["round"], payload)
+        elif kind == "event":
+            self._events.append((rank, replace(Event(**header["event"]), rank=rank)))
+        elif kind == "failed":
+            self._failures.setdefault(rank, Failure(**header["failure"], part=rank))
+            self._abort(f"member {rank} failed: {header['failure']['name']}: {header['failure']['text']}")
+        elif kind == "finished":
+            self._finished.add(rank)
+
+    def _gather(self, rank: int, number: int, payload: bytes) -> None:
+        collected = self._rounds.setdefault(number, {})
+        self._round_started.setdefault(number, time.monotonic())
+        collected[rank] = payload
+        if len(collected) == self.size:
+            del self._rounds[number], self._round_started[number]
+            ordered = [collected[one] for one in range(self.size)]
+            header = {"kind": "exchange", "round": number, "sizes": [len(one) for one in ordered]}
+            self._tell((header, b"".join(ordered)))
+
+    def _tell(self, message: Message) -> None:
+        for address in self._addresses.values():
+            self._outbox[address].append(message)
+
+    def _tell_all(self, message: Message) -> None:
+        """Tell those who are here now, and those who have yet to come."""
+        self._told.append(message)
+        self._tell(message)
+
+    def _abort(self, reason: str) -> None:
+        self._tell_all(({"kind": "abort", "reason": reason}, b""))
+
+    def _lose(self, rank: int, reason: str) -> None:
+        if rank not in self._lost and rank not in self._failures:
+            self._lost[rank] = reason
+            self._abort(f"member {rank} was lost: {reason}")
+
+    def lose(self, rank: int, reason: str) -> None:
+        """Record that the engine lost a member; one that has finished only counts as lost before its result is in."""
+        with self._changed:
+            self._lose(rank, reason)
+            self._changed.notify_all()
+
+    def outgoing(self, beat: bool) -> dict[str, list[Message]]:
+        """Return, once, the messages to send, by address; with a sign of life for everybody if `beat`."""
+        with self._changed:
+            found = {address: messages for address, messages in self._outbox.items() if messages}
+            self._outbox.clear()
+            if beat:
+                for address in self._addresses.values():
+                    found.setdefault(address, []).append(({"kind": "beat"}, b""))
+            return found
+
+    def supervise(
+        self,
+        poll: Callable[[], None],
+        on_event: Callable[[int, Event], None] | None = None,
+        control: Control | None = None,
+    ) -> None:
+        """Wait until every member has finished; hand on events, stops and commands meanwhile.
+
+        Parameters
+        ----------
+        poll : callable
+            Called several times a second; tells `lose` whom the engine has lost, or raises.
+
+        Raises
+        ------
+        GangError
+            A member failed or was lost; the one that failed by itself, once the others have stopped.
+        GangTimeout
+            Members did not come, or did not meet in an exchange.
+        """
+        stopping, failed_at = False, None
+        try:
+            while True:
+                self._hand_on_events(on_event)
+                poll()
+                if control is not None:
+                    stopping = self._obey(control, stopping)
+                self._check_deadlines()
+                with self._changed:
+                    ended = self._finished | self._failures.keys() | self._lost.keys()
+                    if not self._failures and not self._lost and len(ended) == self.size:
+                        break
+                    if self._failures or self._lost:
+                        failed_at = failed_at or time.monotonic()
+                        if len(ended) == self.size or time.monotonic() - failed_at > LEASE + GRACE:
+                            raise self.error()
+                    self._changed.wait(0.1)
+        except BaseException as error:
+            with self._changed:
+                self._abort(f"the driver ended the gang: {type(error).__name__}: {error}")
+            raise
+        finally:
+            self._hand_on_events(on_event)
+
+    def _hand_on_events(self, on_event: Callable[[int, Event], None] | None) -> None:
+        while self._events:
+            rank, event = self._events.popleft()
+            if on_event is not None:
+                on_event(rank, event)
+
+    def _obey(self, control: Control, stopping: bool) -> bool:
+        commands = control.commands()
+        with self._changed:
+            for command in commands:
+                self._tell_all((plain({"kind": "command", "command": command}), b""))
+            if not stopping and control.stopping():
+                self._tell_all(({"kind": "stop"}, b""))
+                stopping = True
+        return stopping
+
+    def _check_deadlines(self) -> None:
+        now = time.monotonic()
+        with self._changed:
+            missing = [rank for rank in range(self.size) if rank not in self._addresses and rank not in self._lost]
+            if missing and now - self._started > self.timeout and not self._failures and not self._lost:
+                raise GangTimeout(
+                    f"{len(missing)} of {self.size} members did not start within {self.timeout:g} s (ranks {missing}): "
+                    "are the workers busy with other tasks? free them, or raise `timeout`"
+                )
+            for number, started in self._round_started.items():
+                absent = sorted(set(range(self.size)) - self._rounds[number].keys() - self._failures.keys())
+                if now - started > self.timeout and not self._failures and not self._lost:
+                    raise GangTimeout(
+                        f"waited {self.timeout:g} s for members {absent} in exchange {number}; raise `timeout` if "
+                        "they only need longer"
+                    )
+            for rank, seen in self._seen.items():
+                if rank not in self._finished and rank not in self._failures and now - seen > LEASE:
+                    self._lose(rank, f"no sign of life from {self.places[rank]} for {LEASE:g} s")
+
+    def error(self, failures: Mapping[int, Failure] | None = None) -> GangError:
+        """Return the error to raise: a lost member before a failed one, one that failed by itself before the rest.
+
+        `failures` may hold richer records of the same failures, with the exceptions that could travel.
+        """
+        if self._lost:
+            rank, reason = next(iter(self._lost.items()))
+            where = self.places.get(rank, "its worker")
+            return GangError(f"member {rank} on {where} was lost: {reason}", rank)
+        by_itself = [failure for failure in self._failures.values() if not failure.stopped]
+        failure = (by_itself or list(self._failures.values()))[0]
+        richer = (failures or {}).get(failure.part or 0, failure)
+        error = richer.to_error(GangError, "member")
+        assert isinstance(error, GangError)
+        return error
+
+
+class BoardPump:
+    """A thread that moves messages between a `Board` and its channel; a context manager."""
+
+    def __init__(self, board: Board, make_channel: Callable[[], BoardChannel], idle: float = 0.05) -> None:
+        self._board = board
+        self._make = make_channel
+        self._idle = idle
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"strombus-board-{board.run_id}", daemon=True)
+
+    def __enter__(self) -> BoardPump:
+        self._channel = self._make()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(LEASE)
+
+    def _run(self) -> None:
+        last_beat = 0.0
+        try:
+            while True:
+                ending = self._ended.wait(0.02 if self._board.waiting else self._idle)
+                for address, message in self._channel.receive():
+                    self._receive(address, message)
+                beat = time.monotonic() - last_beat >= BEAT
+                if beat:
+                    last_beat = time.monotonic()
+                self._channel.send(self._board.outgoing(beat))
+                if ending:
+                    return
+        except Exception:
+            logger.exception("the gang's connection to its members broke; they stop when their lease runs out")
+        finally:
+            self._channel.close()
+
+    def _receive(self, address: str, message: Message) -> None:
+        try:
+            self._board.receive(address, message)
+        except (KeyError, TypeError, ValueError):
+            logger.warning("dropped a message that cannot be read: %r", message[0], exc_info=True)
+
+
+def new_run_id() -> str:
+    """Return a name for one gang, unlike any other."""
+    return f"{os.getpid():x}-{uuid.uuid4().hex[:12]}"
