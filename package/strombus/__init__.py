@@ -30,7 +30,27 @@ _WHERE = {
     "errors": "strombus",
 }
 
-__all__ = ["__version__", *sorted(_WHERE)]  # noqa: PLE0604 - names, all of them
+__all__ = [
+    "__version__",
+    "Callback",
+    "ComputationGraph",
+    "DataSet",
+    "DefaultRepartitioner",
+    "EpochRecord",
+    "EqualRepartitioner",
+    "Evaluation",
+    "Executor",
+    "FitResult",
+    "MultiDataSet",
+    "MultiLayerNetwork",
+    "NoOpRepartitioner",
+    "ParameterAveragingTrainingMaster",
+    "Trainer",
+    "TrainingHook",
+    "TrainingMaster",
+    "data",
+    "errors",
+]
 
 if TYPE_CHECKING:
     from strombus import data, errors

@@ -125,7 +125,7 @@ class Trainer:
     @property
     def score(self) -> float:
         """The score of the last training round; 0.0 before any training, as in DL4J."""
-        return self.network.score
+        return 0.0 if self.network.score is None else self.network.score
 
     # -- training --------------------------------------------------------------------------------
 

@@ -82,7 +82,9 @@ def class_rows(labels: Array, output: Array, mask: Array | None) -> tuple[NDArra
         keep = _mask_rows(mask, shape)
         rows, numbers = rows[keep], numbers[keep]
     if np.isnan(rows).any():
-        raise DataError(f"the network's output holds NaN in {int(np.isnan(rows).any(axis=1).sum())} of {len(rows)} rows")
+        raise DataError(
+            f"the network's output holds NaN in {int(np.isnan(rows).any(axis=1).sum())} of {len(rows)} rows"
+        )
     return numbers, rows
 
 

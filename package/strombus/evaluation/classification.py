@@ -58,7 +58,7 @@ class Evaluation(Metric):
         columns = rows.shape[1]
         predicted = (rows[:, 0] > self.threshold).astype(np.int64) if columns == 1 else rows.argmax(axis=1)
         counts = self._counts(max(2, columns))
-        if actual.size and not (0 <= actual.min() and actual.max() < len(counts)):
+        if actual.size and not (actual.min() >= 0 and actual.max() < len(counts)):
             raise DataError(
                 f"class numbers must lie in 0..{len(counts) - 1} for an output of {columns} columns, "
                 f"got {actual.min()}..{actual.max()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field
@@ -12,10 +12,10 @@ from pydantic import Field
 from strombus.executors.base import Shared
 from strombus.masters.base import Progress, TrainingJob, TrainingMaster
 from strombus.stats import Recorder
-from strombus.types import NetworkState
-from strombus.worker.averaging import AveragingWork, Round, summary_of, train_round
+from strombus.types import NetworkState, UpdaterState
+from strombus.worker.averaging import AveragingWork, Round, complete_state, summary_of, train_round
 from strombus.worker.bench import Feed
-from strombus.worker.merging import Averaged, finish_round, merge_contributions
+from strombus.worker.merging import Averaged, Summary, finish_round, merge_contributions
 
 __all__ = ["ParameterAveragingTrainingMaster"]
 
@@ -82,14 +82,15 @@ class _Run:
     def epochs(self) -> NetworkState:
         job = self.job
         state = job.network.state()
-        work = self._share(self._work(state))
+        work = self._work(state)
+        shared = self._share(work)
         try:
             for epoch in range(job.first_epoch, job.first_epoch + job.epochs):
-                state = self._epoch(epoch, work, state)
+                state = complete_state(work, self._epoch(epoch, shared, Averaged(state)))
                 if job.observer.on_epoch(epoch, state):
                     break
         finally:
-            work.free()
+            shared.free()
             job.stats.add(self.recorder.events)
         return state
 
@@ -99,15 +100,15 @@ class _Run:
             self.job.network,
             self.feed,
             save_updater=master.save_updater,
-            updater=state.updater,
+            updater=state.updater or self.job.network.replica("cpu").state().updater or UpdaterState(),
             weighting=master.weighting,
             hooks=master.training_hooks,
             timed=master.collect_training_stats,
         )
 
-    def _epoch(self, epoch: int, work: Shared[AveragingWork], state: NetworkState) -> NetworkState:
+    def _epoch(self, epoch: int, work: Shared[AveragingWork], start: Averaged) -> Averaged:
         """Run one epoch, with one round under way while the one before it is settled."""
-        mean = self._share(Averaged(state))
+        mean = self._share(start)
         alive, under_way = [mean], deque[_UnderWay]()
         try:
             for rounds in self._rounds(epoch):
@@ -123,14 +124,12 @@ class _Run:
             while under_way:
                 self._settle(under_way.popleft())
             with self.recorder.phase("apply"):
-                return mean.get().state
+                return mean.get()
         finally:
             for shared in alive:
                 shared.free()
 
-    def _submit(
-        self, rounds: list[Round], work: Shared[AveragingWork], start: Shared[Averaged]
-    ) -> Shared[Averaged]:
+    def _submit(self, rounds: list[Round], work: Shared[AveragingWork], start: Shared[Averaged]) -> Shared[Averaged]:
         with self.recorder.phase("submit"):
             return self.job.executor.map_reduce(
                 train_round,
@@ -147,7 +146,8 @@ class _Run:
 
     def _anchor(self, mean: Shared[Averaged]) -> Shared[Averaged]:
         """Pass the mean through the driver, so that no engine has to recompute what lies before it."""
-        anchored = self._share(Averaged(mean.get().state))
+        value = mean.get()
+        anchored = self._share(replace(value, summary=Summary()))
         mean.free()
         return anchored
 

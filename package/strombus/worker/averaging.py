@@ -17,7 +17,7 @@ from strombus.worker.hooks import TrainingHook
 from strombus.worker.merging import Averaged, Contribution, Summary
 from strombus.worker.step import StepTotals, run_steps
 
-__all__ = ["AveragingWork", "Round", "summary_of", "train_round"]
+__all__ = ["AveragingWork", "Round", "complete_state", "summary_of", "train_round"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class AveragingWork:
     feed : Feed
     save_updater : bool
         Whether optimizer state is averaged too; otherwise every round starts from `updater`.
-    updater : UpdaterState or None
+    updater : UpdaterState
         The optimizer's state when the fit began.
     weighting : {"examples", "uniform"}
     hooks : tuple of TrainingHook
@@ -52,7 +52,7 @@ class AveragingWork:
     network: Network
     feed: Feed
     save_updater: bool
-    updater: UpdaterState | None
+    updater: UpdaterState
     weighting: Literal["examples", "uniform"]
     hooks: tuple[TrainingHook, ...] = ()
     timed: bool = False
@@ -67,7 +67,7 @@ def train_round(shared: tuple[AveragingWork, Averaged], part: Round) -> Contribu
     hooks = copy.deepcopy(work.hooks)
     with work.bench.replica_of(work.network) as replica:
         with recorder.phase("load"):
-            replica.load(_starting_state(work, start.state))
+            replica.load(complete_state(work, start))
         # A seed for each (epoch, round, rank): a round that runs again draws the same numbers.
         torch.manual_seed(_seed(work.feed.seed, part.epoch, part.number, rank))
         batches = work.bench.batches(work.feed, part.epoch, part.partition, part.first, part.count)
@@ -80,12 +80,20 @@ def summary_of(averaged: Averaged) -> Summary:
     return averaged.summary
 
 
-def _starting_state(work: AveragingWork, state: NetworkState) -> NetworkState:
+def complete_state(work: AveragingWork, averaged: Averaged) -> NetworkState:
+    """Return the state with its whole updater: what was not averaged is as it was when the fit began.
+
+    Step counts, hyper-parameters and schedule go on in any case, as DL4J's do.
+    """
+    state = averaged.state
     if work.save_updater or state.updater is None:
         return state
-    # The optimizer starts afresh, but the learning rate goes on along its schedule.
-    tensors = work.updater.tensors if work.updater else {}
-    return replace(state, updater=replace(state.updater, tensors=tensors))
+    began = work.updater.tensors
+    kept = {
+        name: began[name] if name in began else np.zeros(shape, state.parameters.dtype)
+        for name, shape in averaged.left_out.items()
+    }
+    return replace(state, updater=replace(state.updater, tensors={**state.updater.tensors, **kept}))
 
 
 def _contribution(
@@ -96,9 +104,12 @@ def _contribution(
     rank: int,
     hooks: tuple[TrainingHook, ...],
 ) -> Contribution:
-    state = replica.state()
+    state, left_out = replica.state(), {}
     if not work.save_updater and state.updater is not None:
-        state = replace(state, updater=replace(state.updater, tensors={}))
+        tensors = state.updater.tensors
+        left_out = {name: array.shape for name, array in tensors.items() if array.ndim}
+        counts = {name: array for name, array in tensors.items() if not array.ndim}
+        state = replace(state, updater=replace(state.updater, tensors=counts))
     summary = Summary(
         examples=totals.examples,
         minibatches=totals.steps,
@@ -109,7 +120,7 @@ def _contribution(
         hooks=((rank, tuple(hook.state() for hook in hooks)),) if hooks else (),
     )
     weight = totals.count if work.weighting == "examples" else 1.0
-    return Contribution(state, weight, summary, totals.steps)
+    return Contribution(state, weight, summary, totals.steps, left_out=left_out)
 
 
 def _seed(*numbers: Any) -> int:

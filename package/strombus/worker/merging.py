@@ -71,6 +71,10 @@ class Contribution:
         Whether `state` holds sums.
     steps : int
         Steps of the worker from whom step counts, hyper-parameters and schedule are taken.
+    dtypes : mapping of str to dtype
+        What each sum goes back to.
+    left_out : mapping of str to shape
+        Updater arrays that are not averaged and did not travel.
     """
 
     state: NetworkState
@@ -79,6 +83,7 @@ class Contribution:
     steps: int
     merged: bool = False
     dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
+    left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Averaged:
 
     state: NetworkState
     summary: Summary = Summary()
+    left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def _averages(name: str, array: NDArray[Any]) -> bool:
@@ -147,16 +153,17 @@ def merge_contributions(left: Contribution, right: Contribution) -> Contribution
         max(left.steps, right.steps),
         merged=True,
         dtypes=dtypes,
+        left_out={**right.left_out, **left.left_out},
     )
 
 
 def finish_round(total: Contribution) -> Averaged:
     """Divide the sums by the weight; one worker's values stay as they are, bit for bit."""
     if not total.merged:
-        return Averaged(total.state, total.summary)
+        return Averaged(total.state, total.summary, total.left_out)
     named = _named(total.state)
     means = {
         name: (array / total.weight).astype(total.dtypes[name]) if name in total.dtypes else array
         for name, array in named.items()
     }
-    return Averaged(_with(total.state, means), total.summary)
+    return Averaged(_with(total.state, means), total.summary, total.left_out)

@@ -91,8 +91,10 @@ def predict_part(work: ScoringWork, part: Partition) -> tuple[NDArray[Any], ...]
 
 
 def _outputs(replica: Replica, batch: DataSet | MultiDataSet) -> tuple[NDArray[Any], ...]:
-    return tuple(output.float().cpu().numpy() if output.dtype.itemsize < 4 else output.cpu().numpy()
-                 for output in replica.forward(batch))
+    return tuple(
+        output.float().cpu().numpy() if output.dtype.itemsize < 4 else output.cpu().numpy()
+        for output in replica.forward(batch)
+    )
 
 
 def _first_output(

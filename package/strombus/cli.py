@@ -1,0 +1,143 @@
+"""The command line: thin commands over the library, one clear line for each error."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from strombus import errors
+
+__all__ = ["EXIT_CODES", "main"]
+
+# The first class that fits an error decides the exit code.
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (errors.NonFiniteError, 5),
+    (errors.DataError, 6),
+    (errors.ConfigurationError, 2),
+    (errors.TaskError, 4),
+    (errors.ExecutorError, 3),
+    (KeyboardInterrupt, 130),
+)
+
+
+class _Commands(click.Group):
+    """Turn errors into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (errors.StrombusError, KeyboardInterrupt) as error:
+            if ctx.params.get("verbose"):
+                traceback.print_exc()
+            known = next(code for kind, code in (*EXIT_CODES, (BaseException, 1)) if isinstance(error, kind))
+            message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+            click.echo(f"Error: {message}", err=True)
+            sys.exit(known)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="strombus")
+def main(verbose: bool) -> None:
+    """Train PyTorch networks on Dask or Spark.
+
+    \b
+    Exit codes: 0 done, 2 wrong usage or configuration, 3 the cluster cannot do what is asked,
+    4 a worker failed, 5 the loss is no longer finite, 6 the data cannot be used, 130 interrupted.
+    """
+
+
+@main.command()
+@click.option("--backend", default="dask", show_default=True, help="local, dask, spark or a scheduler's address.")
+@click.option("--epochs", default=10, show_default=True, type=click.IntRange(1))
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1))
+def demo(backend: str, epochs: int, workers: int) -> None:
+    """Train a network on handwritten digits and evaluate it."""
+    from strombus.demo import run_demo
+
+    run_demo(backend, epochs, workers, say=click.echo)
+
+
+@main.command()
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option("--backend", help="Use another backend than the configuration names.")
+@click.option("--epochs", type=click.IntRange(1), help="Train for another number of epochs.")
+def train(config: str, backend: str | None, epochs: int | None) -> None:
+    """Train the network that CONFIG, a YAML file, describes."""
+    from strombus.data import open_dataset
+    from strombus.jobs import import_object, read_job
+    from strombus.trainer import Trainer
+
+    job = read_job(config)
+    transform = import_object(job.data.transform) if job.data.transform else None
+    data, validation, test = (
+        None if path is None else open_dataset(path, transform=transform)
+        for path in (job.data.train, job.data.validation, job.data.test)
+    )
+    network = job.make_network()
+    with Trainer(network, job.make_master(), backend=backend or job.backend) as trainer:
+        result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation)
+        click.echo(f"trained on {result.examples:,} examples in {result.seconds:.1f} s, score {result.score:.4f}")
+        if test is not None:
+            click.echo(trainer.evaluate(test).stats())
+    if job.output:
+        network.save(job.output)
+        click.echo(f"saved {job.output}")
+
+
+@main.group()
+def data() -> None:
+    """Write, look at and check datasets."""
+
+
+@data.command("export")
+@click.argument("source", type=click.Path(exists=True, dir_okay=False))
+@click.argument("target")
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Rows of a minibatch.")
+@click.option("--overwrite", is_flag=True, help="Replace a dataset that is there already.")
+def export_command(source: str, target: str, batch_size: int, overwrite: bool) -> None:
+    """Write SOURCE, an .npz file of `features` and `labels` (and masks), as the dataset TARGET."""
+    import numpy as np
+
+    from strombus.data import DataSet, export
+
+    try:
+        with np.load(source, allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in arrays.files}
+            dataset = DataSet(**columns)
+    except (TypeError, ValueError, OSError) as error:
+        if isinstance(error, errors.StrombusError):
+            raise
+        raise errors.DataError(
+            f"{source} must be an .npz file with the arrays features, labels, features_mask, labels_mask: {error}"
+        ) from error
+    manifest = export(dataset, target, batch_size=batch_size, overwrite=overwrite)
+    click.echo(f"wrote {manifest.examples:,} examples in {len(manifest.parts)} parts to {target}")
+
+
+@data.command()
+@click.argument("path")
+def inspect(path: str) -> None:
+    """Show what the dataset at PATH holds."""
+    from strombus.data import open_dataset
+
+    source = open_dataset(path)
+    click.echo(f"{source.kind} of {source.rows:,} examples in {len(source.part_rows)} parts")
+    for name, column in source.columns.items():
+        click.echo(f"  {name:<16} {column.dtype!s:<10} {column.shape}")
+
+
+@data.command()
+@click.argument("path")
+@click.option("--quarantine", is_flag=True, help="Move bad parts aside, so that the rest can be used.")
+def validate(path: str, quarantine: bool) -> None:
+    """Read every part of the dataset at PATH and report what is wrong."""
+    from strombus.data import validate as validate_dataset
+
+    report = validate_dataset(path, quarantine=quarantine)
+    click.echo(str(report))
+    if not report.ok:
+        sys.exit(6)

@@ -1,0 +1,287 @@
+"""Bring data into Zarr, for good or for the time of a fit, and check it: jobs on an executor."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from typing import Any
+
+from tqdm import tqdm
+
+from strombus.data import (
+    ArraySource,
+    LocalStream,
+    Manifest,
+    NativeCollection,
+    Source,
+    ValidationReport,
+    epoch_order,
+    open_dataset,
+    open_source,
+    read_batches,
+    store,
+)
+from strombus.data.manifest import is_finished, write_manifest
+from strombus.data.native import count_rows
+from strombus.data.rows import Rows, load_cell
+from strombus.data.validation import Expected, check_part, validate_dataset
+from strombus.data.writer import ExportSettings, Written, export_partition, manifest_of, remove_others, write_parts
+from strombus.errors import ConfigurationError, DataError, ExecutorError, UnfinishedExportError
+from strombus.executors.base import Executor
+
+__all__ = ["export", "readable_source", "temporary_export", "validate"]
+
+
+def export(
+    data: Any,
+    path: str | os.PathLike[str],
+    *,
+    batch_size: int = 32,
+    backend: Any = "auto",
+    executor: Executor | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    features: str | Sequence[str] = "features",
+    label: str | None = "label",
+) -> Manifest:
+    """Write data as a dataset of Zarr v3 shards, every row once and in order.
+
+    Parameters
+    ----------
+    data : object
+        Everything `strombus.data.open_source` takes. Bags, dask arrays, RDDs and distributed DataFrames are
+        written by the workers in parallel, everything else by this process in the memory of about one part.
+    path : path or URI
+        The dataset's root; workers must reach it.
+    batch_size : int
+        Parts and chunks hold a multiple of it. Any batch size can be read later; this one reads fastest.
+    backend, executor
+        Where partitions are written: an open `Executor`, or what ``strombus.Trainer`` takes as backend.
+    overwrite : bool
+        Replace a dataset that is there; it stays readable until the new one is complete.
+    progress : bool
+        Show a bar on a terminal.
+    features, label : str
+        Columns of a DataFrame.
+
+    Returns
+    -------
+    Manifest
+
+    Raises
+    ------
+    DataError
+        When there are no rows, rows do not go together, or a dataset is there already.
+    TaskError
+        When a partition cannot be computed or written. What was written is removed.
+
+    Notes
+    -----
+    DL4J's ``BatchAndExportDataSetsFunction`` drops rows when an object is larger than the batch; none is lost here.
+    """
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+    source = open_source(data, features=features, label=label)
+    uri = store.normalise(path)
+    _check_target(uri, overwrite)
+    settings = ExportSettings(uri, secrets.token_hex(3), batch_size)
+    kept: Manifest | None = None
+    try:
+        manifest = manifest_of(_written(source, settings, backend, executor, progress))
+        write_manifest(uri, manifest)
+        kept = manifest
+    finally:
+        # After a failure nothing of this export stays; after a success, no part of an attempt that lost its race.
+        remove_others(uri, kept, settings.export)
+    if overwrite:
+        remove_others(uri, manifest)
+    return manifest
+
+
+def _check_target(uri: str, overwrite: bool) -> None:
+    if overwrite:
+        return
+    if is_finished(uri):
+        raise DataError(f"{uri} holds data already; take another path, or give overwrite=True to replace it")
+    if any(name.startswith("part-") for name in store.children(uri)):
+        raise UnfinishedExportError(
+            f"{uri} holds parts of an export that did not finish, or that still runs; take another path, or give "
+            f"overwrite=True to replace it"
+        )
+
+
+def _written(
+    source: Any, settings: ExportSettings, backend: Any, executor: Executor | None, progress: bool
+) -> list[Written]:
+    if not isinstance(source, NativeCollection):
+        total = source.rows if isinstance(source, Source) else None
+        with tqdm(total=total, unit=" rows", desc="export", disable=None if progress else True) as bar:
+            objects = _objects(source) if isinstance(source, Source) else source
+            return [
+                write_parts(objects, settings.uri, settings.export, batch_size=settings.batch_size, on_rows=bar.update)
+            ]
+    with nullcontext(executor) if executor is not None else _resolved(backend, source.engine) as runner:
+        return _parallel(source, settings, runner, progress)
+
+
+def _parallel(source: NativeCollection, settings: ExportSettings, runner: Executor, progress: bool) -> list[Written]:
+    parts = source.partitions()
+    shared = runner.share(settings)
+    try:
+        results = runner.map(export_partition, parts, shared)
+        return list(tqdm(results, total=len(parts), desc="export", disable=None if progress else True))
+    finally:
+        shared.free()
+
+
+@contextmanager
+def _resolved(backend: Any, engine: str | None = None) -> Iterator[Executor]:
+    """Open an executor; close it unless it was the caller's."""
+    from strombus.executors import resolve
+
+    if backend == "auto" and engine == "spark":
+        backend = "spark"
+    runner = resolve(backend)
+    with nullcontext(runner) if runner is backend else closing(runner):
+        yield runner
+
+
+def _objects(source: Source) -> Iterator[Rows]:
+    order = epoch_order(source.blocks(), seed=0, epoch=0, shuffle=False)
+    sizes = [window.rows for window in order]
+    with read_batches(source, order, 0, source.rows, sizes, seed=0, epoch=0, shuffle=False, prefetch=1) as batches:
+        yield from batches
+
+
+@contextmanager
+def temporary_export(
+    data: Any,
+    executor: Executor,
+    *,
+    directory: str | os.PathLike[str] | None = None,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> Iterator[Source]:
+    """Export data for the time of a ``with`` block, and remove all of it afterwards, also after errors.
+
+    Parameters
+    ----------
+    directory : path or URI, optional
+        Shared storage; by default this machine's directory for temporary files.
+
+    Raises
+    ------
+    ExecutorError
+        When a worker cannot read what the driver writes there; names the host.
+    """
+    base = store.normalise(directory if directory is not None else tempfile.gettempdir())
+    uri = store.join(base, f"strombus-{secrets.token_hex(8)}")
+    try:
+        _check_shared(uri, executor)
+        export(data, store.join(uri, "data.zarr"), batch_size=batch_size, executor=executor, progress=progress)
+        yield open_dataset(store.join(uri, "data.zarr"))
+    finally:
+        store.remove(uri)
+
+
+def _check_shared(uri: str, executor: Executor) -> None:
+    """Write a secret and have every slot read it: a directory of the same name on another machine is not enough."""
+    nonce = secrets.token_hex(16)
+    store.write_text(store.join(uri, "nonce"), nonce)
+    slots = executor.capacity().slots or 1
+    for host, found in executor.map(_read_nonce, [uri] * slots):
+        if found != nonce:
+            raise ExecutorError(
+                f"the directory {uri} is not shared by the worker on {host}: it cannot read there what the driver "
+                f"wrote; give export_directory on storage that every worker reaches, or use the Direct approach"
+            )
+
+
+def _read_nonce(_shared: None, uri: str) -> tuple[str, str]:
+    try:
+        return socket.gethostname(), store.read_text(store.join(uri, "nonce"))
+    except Exception as error:
+        return socket.gethostname(), f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def readable_source(
+    data: Any,
+    executor: Executor,
+    *,
+    export: bool = True,
+    directory: str | os.PathLike[str] | None = None,
+    batch_size: int = 32,
+    features: str | Sequence[str] = "features",
+    label: str | None = "label",
+) -> Iterator[Source]:
+    """Give data as a `Source` that every worker can read, for the time of a ``with`` block.
+
+    Parameters
+    ----------
+    export : bool
+        How what is not readable everywhere becomes so: True writes it to `directory` for the time (DL4J: the
+        Export approach); False gathers it in this process's memory and sends it along (small data).
+    """
+    source = open_source(data, features=features, label=label)
+    if isinstance(source, Source):
+        yield source
+    elif export:
+        with temporary_export(source, executor, directory=directory, batch_size=batch_size) as exported:
+            yield exported
+    elif isinstance(source, LocalStream):
+        yield ArraySource.collect(source)
+    else:
+        yield ArraySource.collect(rows for rows in executor.map(_gathered, source.partitions()) if rows is not None)
+
+
+def _gathered(_shared: None, partition: Any) -> Rows | None:
+    objects = list(partition) if isinstance(partition, Iterator) else partition
+    return load_cell(objects) if count_rows(None, objects) else None
+
+
+def validate(
+    path: str | os.PathLike[str],
+    *,
+    features_shape: Sequence[int] | None = None,
+    labels_shape: Sequence[int] | None = None,
+    quarantine: bool = False,
+    backend: Any = "local",
+    progress: bool = False,
+) -> ValidationReport:
+    """Read all of a dataset and say what is wrong with it (DL4J: ``SparkDataValidation``).
+
+    Parameters
+    ----------
+    path : path or URI
+        A finished dataset.
+    features_shape, labels_shape : sequence of int, optional
+        Wanted shapes, examples first; entries of 0 or less stand for anything.
+    quarantine : bool
+        Take bad parts out of the manifest and move them to ``quarantine/`` inside the dataset.
+    backend
+        Where the parts are read.
+    progress : bool
+        Show a bar on a terminal.
+
+    Returns
+    -------
+    ValidationReport
+    """
+    with _resolved(backend) as runner:
+
+        def run(expected: Expected, parts: Sequence[Any]) -> Iterator[Any]:
+            shared = runner.share(expected)
+            try:
+                results = runner.map(check_part, list(parts), shared)
+                yield from tqdm(results, total=len(parts), desc="validate", disable=None if progress else True)
+            finally:
+                shared.free()
+
+        return validate_dataset(
+            path, run, features_shape=features_shape, labels_shape=labels_shape, quarantine=quarantine
+        )

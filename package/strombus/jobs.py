@@ -1,0 +1,161 @@
+"""A training job written as YAML: network by import path, master, data, backend."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import cloudpickle
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from strombus.errors import ConfigurationError
+from strombus.masters import masters
+from strombus.masters.base import TrainingMaster
+from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
+
+__all__ = ["DataOptions", "Job", "NetworkOptions", "import_object", "read_job"]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkOptions(_Options):
+    """What the network is made of.
+
+    Parameters
+    ----------
+    module : str
+        Import path, ``"package.module:name"``, of an ``nn.Module``, a class or a function that makes one.
+    loss : str
+        Import path; a class is called without arguments (``torch.nn:CrossEntropyLoss``).
+    optimizer : mapping
+        ``class`` is the import path, all else its options: ``{class: "torch.optim:SGD", lr: 0.1}``.
+    schedule : mapping, optional
+        The same for a learning-rate schedule.
+    kind : {"MultiLayerNetwork", "ComputationGraph"}
+    l1, l2 : float
+    """
+
+    module: str
+    loss: str = "torch.nn:CrossEntropyLoss"
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any] | None = None
+    kind: Literal["MultiLayerNetwork", "ComputationGraph"] = "MultiLayerNetwork"
+    l1: float = 0.0
+    l2: float = 0.0
+
+
+class DataOptions(_Options):
+    """Where the data lies: paths or URIs of datasets, and the import path of a transform."""
+
+    train: str | list[str]
+    validation: str | list[str] | None = None
+    test: str | list[str] | None = None
+    transform: str | None = None
+
+
+class Job(_Options):
+    """A whole job.
+
+    Parameters
+    ----------
+    network : NetworkOptions
+    data : DataOptions
+    master : mapping
+        ``type`` is the master's name (``parameter_averaging``), all else its options.
+    backend : str
+        ``local``, ``dask``, ``spark``, ``auto`` or a scheduler's address.
+    epochs : int
+    output : str, optional
+        Where the trained network is saved.
+    """
+
+    network: NetworkOptions
+    data: DataOptions
+    master: dict[str, Any] = Field(default_factory=dict)
+    backend: str = "auto"
+    epochs: int = Field(default=1, ge=1)
+    output: str | None = None
+
+    def make_network(self) -> Network:
+        """Build the network; ConfigurationError names the import path that fails."""
+        options = self.network
+        module = import_object(options.module)
+        loss = import_object(options.loss)
+        kind = ComputationGraph if options.kind == "ComputationGraph" else MultiLayerNetwork
+        return kind(
+            module=module,
+            loss=loss() if isinstance(loss, type) else loss,
+            optimizer=_factory(options.optimizer, "network.optimizer"),
+            schedule=_factory(options.schedule, "network.schedule") if options.schedule else None,
+            l1=options.l1,
+            l2=options.l2,
+        )
+
+    def make_master(self) -> TrainingMaster:
+        """Build the training master."""
+        options = dict(self.master)
+        master: TrainingMaster = masters[options.pop("type", "parameter_averaging")].from_dict(options)
+        return master
+
+
+def read_job(path: str | Path) -> Job:
+    """Read a job from a YAML file; its folder becomes importable, for modules that lie beside it.
+
+    Raises
+    ------
+    ConfigurationError
+        When the file is missing, is no YAML, or has wrong options; lists all of them.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigurationError(f"no configuration file at {file}")
+    try:
+        options = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{file} is not YAML: {error}") from None
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return Job.model_validate(options)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"{file}: {problems}") from None
+
+
+def import_object(path: str) -> Any:
+    """Import ``"package.module:name"``; ConfigurationError says what is missing."""
+    module_name, colon, name = path.partition(":")
+    if not colon or not module_name or not name:
+        raise ConfigurationError(f"an import path is written 'package.module:name', got {path!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigurationError(f"cannot import {module_name!r} for {path!r}: {error}") from error
+    if not hasattr(module, name):
+        raise ConfigurationError(f"module {module_name!r} has no {name!r}")
+    _ship_by_value(module)
+    return getattr(module, name)
+
+
+def _ship_by_value(module: ModuleType) -> None:
+    """Have a module that is not installed travel with what uses it: workers cannot import it."""
+    file = getattr(module, "__file__", None)
+    installed = file is None or {"site-packages", "dist-packages"} & set(Path(file).parts)
+    if not installed and not module.__name__.startswith(("strombus", "torch")):
+        cloudpickle.register_pickle_by_value(module)
+
+
+def _factory(options: dict[str, Any], where: str) -> Any:
+    rest = dict(options)
+    path = rest.pop("class", None)
+    if not isinstance(path, str):
+        raise ConfigurationError(f"{where} needs 'class', an import path such as 'torch.optim:SGD', got {options!r}")
+    return partial(import_object(path), **rest)

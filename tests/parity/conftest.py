@@ -1,0 +1,23 @@
+"""One `backend` for each way to run."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.networks import BACKENDS
+
+from strombus.executors.local import LocalExecutor
+
+
+@pytest.fixture(scope="session")
+def local_executors():
+    executors = {slots: LocalExecutor(slots) for slots in (1, 2)}
+    yield executors
+    for executor in executors.values():
+        executor.close()
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    if request.param.startswith("local"):
+        return request.getfixturevalue("local_executors")[int(request.param[-1])]
+    return request.getfixturevalue({"dask": "dask_client", "spark": "spark_session"}[request.param])
