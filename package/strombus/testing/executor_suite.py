@@ -4,10 +4,12 @@ Examples
 --------
 A test module of a third party's engine::
 
+    @pytest.fixture(scope="module")
+    def make_executor():
+        return lambda: MyExecutor(workers=2)
+
     class TestMyEngine(ExecutorSuite):
-        @pytest.fixture(scope="class")
-        def make_executor(self):
-            return lambda: MyExecutor(workers=2)
+        unsupported = {"test_two_gangs_side_by_side": "MyEngine runs one gang at a time"}
 """
 
 from __future__ import annotations
@@ -95,9 +97,9 @@ def script() -> dict[str, Any]:
 class ExecutorSuite:
     """Check one engine against the contract of `Executor`.
 
-    A subclass gives the fixture `make_executor`: a function without arguments that returns a new
-    executor with at least two slots each time. Every case runs; one that an engine cannot pass is
-    listed in `unsupported` with the reason, and is then skipped with that reason.
+    The module of the subclass has a fixture `make_executor`, of class scope or wider: a function without
+    arguments that returns a new executor with at least two slots each time. Every case runs; one that an
+    engine cannot pass is listed in `unsupported` with the reason, and is then skipped with that reason.
     """
 
     unsupported: ClassVar[dict[str, str]] = {}
@@ -113,12 +115,8 @@ class ExecutorSuite:
             raise TypeError(f"`unsupported` names no case of ExecutorSuite: {', '.join(unknown)}")
 
     @pytest.fixture(scope="class")
-    def make_executor(self) -> Callable[[], Executor]:
-        """Return a function that makes a new executor; every subclass has its own."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `make_executor`")
-
-    @pytest.fixture(scope="class")
-    def executor(self, make_executor: Callable[[], Executor]) -> Iterator[Executor]:
+    @classmethod
+    def executor(cls, make_executor: Callable[[], Executor]) -> Iterator[Executor]:
         """Yield one executor for all cases of the class."""
         with make_executor() as executor:
             yield executor

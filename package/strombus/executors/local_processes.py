@@ -1,0 +1,131 @@
+"""One slot of the local executor: a process of its own, and what runs in it."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from loky import process_executor
+
+from strombus.errors import ConfigurationError
+from strombus.executors.base import Control
+from strombus.executors.calls import Failure, dump, load, run_task
+from strombus.executors.members import run_member
+from strombus.executors.rendezvous import RendezvousMember
+from strombus.executors.values import as_values
+from strombus.types import Event, NativePartition
+
+__all__ = ["LocalMember", "Slot", "call_member", "call_task", "open_part"]
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class Slot:
+    """A process that runs one call after another; it starts with the first call, and again after its death.
+
+    Each slot has a pool of one process, rather than all slots a pool of several: the death of one is then
+    told with its slot, takes no other along, and part i finds the caches of slot i again.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool: process_executor.ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Run ``function(*arguments)`` in the process; the future fails with `BrokenProcessPool` if it dies."""
+        with self._lock:
+            if self._pool is None:
+                env = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
+                self._pool = process_executor.ProcessPoolExecutor(max_workers=1, initializer=start_process, env=env)
+            future: Future[Any] = self._pool.submit(function, *arguments)
+            return future
+
+    def restart(self) -> None:
+        """Kill the process; the next call starts a new one."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, kill_workers=True)
+
+    stop = restart
+
+
+def start_process() -> None:
+    """Prepare a process: keep it however much memory its caches take.
+
+    Loky replaces a process that has grown by 300 MB, which is what a network with its data does.
+    """
+    process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
+
+
+def call_task(blob: bytes) -> bytes:
+    """Run one task; return its pickled result or `Failure`."""
+    task, part, number, shared, threads = load(blob)
+    result = run_task(lambda value, one: task(value, open_part(one)), part, number, partial(as_values, shared), threads)
+    return _dump_result(result, number)
+
+
+def call_member(blob: bytes) -> bytes:
+    """Run one member of a gang; return its pickled result, `Failure` or `Superseded`."""
+    ticket, body, payload, shared, threads = load(blob)
+    with RendezvousMember(ticket, "127.0.0.1") as member:
+        result = run_member(member, body, partial(as_values, shared), payload, threads)
+    return _dump_result(result, ticket.rank)
+
+
+def _dump_result(result: Any, number: int) -> bytes:
+    try:
+        return dump(result, "the result")
+    except ConfigurationError as error:
+        return dump(Failure.of(error, number), "the failure")
+
+
+def open_part(part: Any) -> Any:
+    """Return the data of a native partition, any other part as it is."""
+    if not isinstance(part, NativePartition):
+        return part
+    if part.engine != "dask" or not hasattr(part.handle, "compute"):
+        raise ConfigurationError(
+            f"partition {part.index} is held by {part.engine}, which the local backend cannot open; "
+            f"use backend={part.engine!r}"
+        )
+    return part.handle.compute(scheduler="synchronous")
+
+
+class LocalMember:
+    """The only member of a gang: it runs in the driver's thread, so the driver answers directly."""
+
+    rank = 0
+    size = 1
+
+    def __init__(
+        self, run_id: str, attempt: int, on_event: Callable[[int, Event], None] | None, control: Control | None
+    ) -> None:
+        self.run_id = run_id
+        self.attempt = attempt
+        self.host = socket.gethostname()
+        self._on_event = on_event
+        self._control = control
+
+    def exchange(self, payload: bytes) -> list[bytes]:
+        """Return the payload: nobody else is there."""
+        return [payload]
+
+    def stopping(self) -> bool:
+        """Say whether the driver asked to finish."""
+        return self._control is not None and self._control.stopping()
+
+    def commands(self) -> list[Any]:
+        """Return the driver's commands."""
+        return [] if self._control is None else self._control.commands()
+
+    def report(self, event: Event) -> None:
+        """Hand an event to the driver."""
+        if self._on_event is not None:
+            self._on_event(0, event)
