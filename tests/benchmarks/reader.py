@@ -15,10 +15,10 @@ import numpy as np
 import zarr
 from numcodecs import Zstd
 
+from strombus.data.manifest import write_manifest
 from strombus.data.order import epoch_order
 from strombus.data.reader import read_batches
 from strombus.data.writer import manifest_of, write_parts
-from strombus.data.manifest import write_manifest
 from strombus.data.zarr_source import ZarrSource, open_dataset
 from strombus.types import DataSet
 
@@ -96,7 +96,9 @@ def main(megabytes: int = 64) -> None:
             }
         )
         speed = {name: rows.get(name, source.rows) / taken for name, taken in medians.items()}
-        print(f"{source.rows} rows of 784 bytes, {len(source.parts)} parts, chunks of {source.parts[0].chunk_rows} rows")
+        print(
+            f"{source.rows} rows of 784 bytes, {len(source.parts)} parts, chunks of {source.parts[0].chunk_rows} rows"
+        )
         for name in ("shuffled", "in order"):
             print(
                 f"reader, {name}: {speed[name] * 784 / 1e6:.0f} MB/s, {speed[name] / speed['codec']:.2f}x of the codec "

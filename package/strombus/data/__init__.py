@@ -1,0 +1,50 @@
+"""Datasets: what holds rows, how they are stored, found, ordered and read."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from strombus.data.manifest import Manifest, Part, read_manifest
+from strombus.data.native import NativeCollection
+from strombus.data.order import Window, epoch_order, window_rows
+from strombus.data.reader import BatchReader, read_batches
+from strombus.data.rows import Column, load_cell, rebatch
+from strombus.data.source import ArraySource, Source
+from strombus.data.sources import LocalStream, open_source
+from strombus.data.validation import ValidationReport
+from strombus.data.zarr_source import ZarrSource, open_dataset
+from strombus.types import DataSet, MultiDataSet
+
+__all__ = [
+    "ArraySource",
+    "BatchReader",
+    "Column",
+    "DataSet",
+    "LocalStream",
+    "Manifest",
+    "MultiDataSet",
+    "NativeCollection",
+    "Part",
+    "Source",
+    "ValidationReport",
+    "Window",
+    "ZarrSource",
+    "epoch_order",
+    "export",
+    "load_cell",
+    "open_dataset",
+    "open_source",
+    "read_batches",
+    "read_manifest",
+    "rebatch",
+    "validate",
+    "window_rows",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # These two run jobs on an executor, so they live above this package.
+    if name in {"export", "validate"}:
+        return getattr(import_module("strombus.exporting"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,19 @@ import fsspec
 import zarr
 from zarr.codecs import ZstdCodec
 
-__all__ = ["children", "codecs", "create_array", "exists", "is_local", "join", "move", "normalise", "remove"]
+__all__ = [
+    "children",
+    "codecs",
+    "create_array",
+    "exists",
+    "is_local",
+    "join",
+    "move",
+    "normalise",
+    "read_text",
+    "remove",
+    "write_text",
+]
 
 
 def normalise(path: str | os.PathLike[str]) -> str:
@@ -92,3 +104,16 @@ def create_array(uri: str, data: Any, chunk_rows: int) -> None:
             config={"write_empty_chunks": True},
         )
         array[...] = data
+
+
+def write_text(uri: str, text: str) -> None:
+    """Write a small file, making its directory."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(path, text.encode())
+
+
+def read_text(uri: str) -> str:
+    """Read a small file."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    return bytes(fs.cat_file(path)).decode()

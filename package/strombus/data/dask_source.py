@@ -1,0 +1,118 @@
+"""Dask's collections: Bags of objects, arrays, DataFrames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan
+from typing import Any
+
+from strombus.data.native import Cut, NativeCollection, cut_rows, join_cuts, table_rows
+from strombus.data.rows import Rows, as_rows
+from strombus.errors import DataError
+from strombus.types import DataSet, NativePartition
+
+__all__ = ["DaskCollection", "from_arrays", "from_bag", "from_frame"]
+
+
+class DaskCollection(NativeCollection):
+    """Delayed partitions, each a list of objects.
+
+    Parameters
+    ----------
+    delayed : sequence of dask.delayed.Delayed
+    """
+
+    engine = "dask"
+
+    def __init__(self, delayed: Sequence[Any]) -> None:
+        self._delayed = list(delayed)
+        self._cells: list[Any] = []
+
+    def partitions(self) -> list[NativePartition]:
+        """Return one partition for each partition (or chunk) of the collection."""
+        return [NativePartition(self.engine, handle, index) for index, handle in enumerate(self._delayed)]
+
+    def _arrange(
+        self, executor: Any, cuts: list[Cut], sizes: list[int], storage_level: str | None
+    ) -> list[NativePartition]:
+        import dask
+
+        groups: list[list[Cut]] = [[] for _ in sizes]
+        for cut in cuts:
+            groups[cut.cell].append(cut)
+        cells = [
+            dask.delayed(_join)([dask.delayed(_cut)(self._delayed[cut.partition], cut) for cut in group], size)
+            for group, size in zip(groups, sizes, strict=True)
+        ]
+        client = getattr(executor, "client", None)
+        if client is not None:
+            self._cells = client.compute(cells)
+        else:
+            self._cells = [dask.delayed(cell) for cell in dask.compute(*cells, scheduler="synchronous")]
+        return [NativePartition(self.engine, handle, index) for index, handle in enumerate(self._cells)]
+
+    def release(self) -> None:
+        """Let the workers forget the cells."""
+        for cell in self._cells:
+            if hasattr(cell, "release"):
+                cell.release()
+        self._cells = []
+
+
+def _cut(partition: Any, cut: Cut) -> list[Rows]:
+    return [rows for _, _, rows in cut_rows(partition, [cut])]
+
+
+def _join(groups: list[list[Rows]], size: int) -> Rows:
+    return join_cuts((rows for group in groups for rows in group), size)
+
+
+def from_bag(bag: Any) -> DaskCollection:
+    """Take a Bag of `DataSet`, `MultiDataSet` or (features, labels)."""
+    return DaskCollection(bag.map_partitions(_listed).to_delayed())
+
+
+def _listed(items: Any) -> list[Rows]:
+    return [as_rows(item) for item in items]
+
+
+def from_arrays(arrays: Sequence[Any]) -> DaskCollection:
+    """Take (features[, labels[, features_mask[, labels_mask]]]), some of them dask arrays, cut alike on the first axis.
+
+    Raises
+    ------
+    DataError
+        When the first axes differ in length.
+    """
+    import dask
+    import dask.array as da
+
+    first = next(array for array in arrays if isinstance(array, da.Array))
+    columns = [None if a is None else _aligned(da.asarray(a), first.chunks[0]) for a in arrays]
+    pieces = [None if column is None else column.to_delayed().ravel() for column in columns]
+    counts = {len(column) for column in pieces if column is not None}
+    if len(counts) > 1:
+        raise DataError(f"the arrays must have the same chunks along the first axis, they have {sorted(counts)} chunks")
+    make = dask.delayed(DataSet)
+    return DaskCollection([make(*(p if p is None else p[i] for p in pieces)) for i in range(counts.pop())])
+
+
+def _aligned(array: Any, rows: tuple[Any, ...]) -> Any:
+    known = not any(isnan(size) for size in (*rows, *array.chunks[0]))
+    if known and sum(rows) != array.shape[0]:
+        raise DataError(f"the arrays must have the same number of examples, got {sum(rows)} and {array.shape[0]}")
+    whole = dict.fromkeys(range(1, array.ndim), -1)
+    return array.rechunk({0: rows, **whole} if known else whole)
+
+
+def from_frame(frame: Any, features: Sequence[str], label: str | None) -> DaskCollection:
+    """Take a Dask DataFrame's columns."""
+    import dask
+
+    make = dask.delayed(frame_rows)
+    return DaskCollection([make(part, list(features), label) for part in frame.to_delayed()])
+
+
+def frame_rows(frame: Any, features: Sequence[str], label: str | None) -> DataSet:
+    """Build a `DataSet` from a pandas DataFrame."""
+    return table_rows([frame[name].to_numpy() for name in features], None if label is None else frame[label].to_numpy())

@@ -1,0 +1,161 @@
+"""Collections that an engine holds: what the Bag, the dask arrays, the RDD and the DataFrames have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from strombus.data.rows import Rows, iterate_rows, load_cell
+from strombus.errors import ConfigurationError, DataError
+from strombus.types import DataSet, NativePartition
+
+__all__ = ["Cut", "NativeCollection", "count_rows", "cut_rows", "join_cuts", "plan_cells", "table_rows"]
+
+
+class Cut(NamedTuple):
+    """Rows ``start`` to ``stop`` of a partition, and the cell they go to."""
+
+    partition: int
+    start: int
+    stop: int
+    cell: int
+
+
+class NativeCollection(ABC):
+    """Rows in the partitions of an engine's own collection.
+
+    Attributes
+    ----------
+    engine : {"dask", "spark"}
+    """
+
+    engine: str
+
+    @abstractmethod
+    def partitions(self) -> list[NativePartition]:
+        """Return the partitions in order; each opens as an iterable of `DataSet` or `MultiDataSet`."""
+
+    def counts(self, executor: Any) -> list[int]:
+        """Return the rows of each partition; one pass over the data on the engine."""
+        return [int(count) for count in executor.map(count_rows, self.partitions())]
+
+    def arrange(self, executor: Any, sizes: Sequence[int], storage_level: str | None = None) -> list[NativePartition]:
+        """Redistribute the rows, in order, into cells of exactly these numbers of rows.
+
+        Parameters
+        ----------
+        executor : Executor
+            Of the engine that holds the collection.
+        sizes : sequence of int
+            Rows of each cell, at least 1; their sum is that of `counts`.
+        storage_level : str, optional
+            Spark's cache for the cells: a level's name, DL4J's ``MEMORY_ONLY_SER`` among them. Dask has one cache.
+
+        Returns
+        -------
+        list of NativePartition
+            In the engine's cache until `release`; `load_cell` gives a cell's rows as one object.
+
+        Raises
+        ------
+        ConfigurationError
+            When the sizes do not fit the rows.
+        """
+        self.release()
+        counts = self.counts(executor)
+        if min(sizes, default=0) < 1 or sum(sizes) != sum(counts):
+            raise ConfigurationError(
+                f"cells need sizes of at least 1 that add up to the {sum(counts)} rows of the data, "
+                f"got {len(sizes)} sizes with the sum {sum(sizes)}"
+            )
+        return self._arrange(executor, plan_cells(counts, sizes), list(sizes), storage_level)
+
+    @abstractmethod
+    def _arrange(
+        self, executor: Any, cuts: list[Cut], sizes: list[int], storage_level: str | None
+    ) -> list[NativePartition]:
+        """Bring the cuts into their cells."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Drop what `arrange` holds in the engine's cache; a second call does nothing."""
+
+
+def plan_cells(counts: Sequence[int], sizes: Sequence[int]) -> list[Cut]:
+    """Say which rows of which partition go to which cell, both in order; `counts` and `sizes` have one sum."""
+    cuts: list[Cut] = []
+    ends = np.cumsum(sizes)
+    first = cell = 0
+    for partition, count in enumerate(counts):
+        at = 0
+        while at < count:
+            stop = min(count, int(ends[cell]) - first)
+            cuts.append(Cut(partition, at, stop, cell))
+            at = stop
+            cell += first + at == ends[cell]
+        first += count
+    return cuts
+
+
+def count_rows(_shared: Any, partition: Any) -> int:
+    """Count the rows of one opened partition; a task."""
+    return sum(rows.examples for rows in iterate_rows(partition))
+
+
+def cut_rows(partition: Any, cuts: Sequence[Cut]) -> Iterator[tuple[Cut, int, Rows]]:
+    """Yield, for an opened partition, (cut, place of the piece in the partition, piece) in order."""
+    at = 0
+    for rows in iterate_rows(partition):
+        for cut in cuts:
+            start, stop = max(cut.start - at, 0), min(cut.stop - at, rows.examples)
+            if start < stop:
+                yield cut, at + start, rows[start:stop]
+        at += rows.examples
+    wanted = max((cut.stop for cut in cuts), default=0)
+    if at < wanted:
+        raise DataError(
+            f"a partition gave {at} rows where it had {wanted} before: the collection is not repeatable; "
+            f"persist or checkpoint it first"
+        )
+
+
+def join_cuts(pieces: Iterable[Rows], size: int) -> Rows:
+    """Return a cell's pieces as one object and check that none is lost."""
+    cell = load_cell(list(pieces))
+    if cell.examples != size:
+        raise DataError(
+            f"a cell got {cell.examples} rows where {size} were planned: the collection is not repeatable; "
+            f"persist or checkpoint it first"
+        )
+    return cell
+
+
+def table_rows(features: Sequence[Any], label: Any | None) -> DataSet:
+    """Build a `DataSet` from columns of a table.
+
+    Parameters
+    ----------
+    features : sequence of columns
+        One column of numbers, arrays or vectors, or several columns of numbers that become a row's values.
+    label : column or None
+    """
+    columns = [_column(values) for values in features]
+    joined = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+    if joined.ndim == 1:
+        joined = joined[:, None]
+    return DataSet(joined, None if label is None else _column(label))
+
+
+def _column(values: Any) -> Any:
+    array = np.asarray(values)
+    if array.dtype != object:
+        return array
+    if not len(array):
+        return np.empty(0)
+    rows = [value.toArray() if hasattr(value, "toArray") else np.asarray(value) for value in array]
+    if len({row.shape for row in rows}) > 1:
+        raise DataError(f"all rows of a column need one shape, got {sorted({row.shape for row in rows})[:4]}")
+    return np.stack(rows)

@@ -1,0 +1,161 @@
+"""Everything users may hand over as data, brought to one of three forms."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from strombus.data import dask_source, spark_source
+from strombus.data.native import NativeCollection
+from strombus.data.rows import Rows, as_rows
+from strombus.data.source import ArraySource, Source, Transform
+from strombus.data.zarr_source import open_dataset
+from strombus.errors import DataError
+from strombus.types import DataSet, MultiDataSet
+
+__all__ = ["LocalStream", "NativeCollection", "open_source"]
+
+ACCEPTED = (
+    "a path or URI of a dataset or a list of them, a Source, a DataSet or MultiDataSet, (features, labels) as numpy, "
+    "torch or dask arrays, a torch Dataset or DataLoader, an iterable of DataSet, MultiDataSet or (features, labels) "
+    "batches, a dask Bag or Spark RDD of them, a pandas, Dask or Spark DataFrame"
+)
+
+
+class LocalStream:
+    """Objects that only this process can reach, one after the other.
+
+    Parameters
+    ----------
+    objects : iterable
+        Of what `as_rows` takes.
+    """
+
+    def __init__(self, objects: Iterable[Any]) -> None:
+        self._objects = objects
+
+    def __iter__(self) -> Iterator[Rows]:
+        return map(as_rows, self._objects)
+
+
+class _Examples:
+    """A torch Dataset, whose items are single examples, as objects of up to `size` rows."""
+
+    def __init__(self, examples: Any, size: int = 256) -> None:
+        self._examples = examples
+        self._size = size
+
+    def __iter__(self) -> Iterator[Rows]:
+        while_indexed = hasattr(self._examples, "__len__") and not hasattr(self._examples, "__iter__")
+        items = (self._examples[i] for i in range(len(self._examples))) if while_indexed else iter(self._examples)
+        while taken := list(islice(items, self._size)):
+            yield _stacked(taken)
+
+
+def _stacked(items: list[Any]) -> Rows:
+    if isinstance(items[0], DataSet | MultiDataSet):
+        raise DataError("the items of a torch Dataset must be single examples; give DataSets as a plain iterable")
+    if not isinstance(items[0], tuple | list):
+        return DataSet(np.stack([np.asarray(item) for item in items]))
+    return DataSet(*(np.stack([np.asarray(value) for value in column]) for column in zip(*items, strict=True)))
+
+
+def open_source(
+    data: Any,
+    *,
+    transform: Transform | None = None,
+    features: str | Sequence[str] = "features",
+    label: str | None = "label",
+) -> Source | LocalStream | NativeCollection:
+    """Find out what `data` is.
+
+    Parameters
+    ----------
+    data : object
+        A path or URI or a list of them, a `Source`, a `DataSet` or `MultiDataSet`, (features, labels) arrays,
+        a torch Dataset or DataLoader, an iterable of objects, a dask Bag, dask arrays, a Spark RDD, a DataFrame.
+    transform : callable, optional
+        For paths and arrays, see `open_dataset`.
+    features, label : str
+        Columns of a DataFrame; several feature columns of numbers become a row's values.
+
+    Returns
+    -------
+    Source or LocalStream or NativeCollection
+        Readable everywhere; in this process alone; in an engine.
+
+    Raises
+    ------
+    MissingDataError
+        When a path leads nowhere.
+    DataError
+        When `data` is nothing of the above; lists what is accepted.
+    """
+    if isinstance(data, Source | LocalStream | NativeCollection):
+        return data
+    if isinstance(data, str | os.PathLike) or (isinstance(data, list | tuple) and data and _all_paths(data)):
+        return open_dataset(data, transform)
+    if isinstance(data, DataSet | MultiDataSet):
+        return ArraySource(data, transform)
+    found = _native(data, [features] if isinstance(features, str) else list(features), label)
+    return found if found is not None else _local(data, features, label, transform)
+
+
+def _all_paths(items: Sequence[Any]) -> bool:
+    return all(isinstance(item, str | os.PathLike) for item in items)
+
+
+def _is(data: Any, module: str, name: str) -> bool:
+    """Check for a class of a library without importing the library: who has such an object has imported it."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(data, kind)
+
+
+def _native(data: Any, features: list[str], label: str | None) -> NativeCollection | None:
+    if _is(data, "dask.bag", "Bag"):
+        return dask_source.from_bag(data)
+    arrays = data if isinstance(data, tuple) else (data,)
+    if any(_is(array, "dask.array", "Array") for array in arrays):
+        return dask_source.from_arrays(arrays)
+    if _is(data, "dask.dataframe", "DataFrame"):
+        return dask_source.from_frame(data, _known(features, data.columns), _known_label(label, data.columns))
+    if _is(data, "pyspark", "RDD"):
+        return spark_source.from_rdd(data)
+    if type(data).__module__.startswith("pyspark.sql") and hasattr(data, "schema"):
+        connect = type(data).__module__.startswith("pyspark.sql.connect")
+        columns = [*features, label] if connect else data.columns
+        return spark_source.from_frame(data, _known(features, columns), _known_label(label, columns))
+    return None
+
+
+def _known(features: list[str], columns: Iterable[Any]) -> list[str]:
+    if missing := [name for name in features if name not in columns]:
+        raise DataError(
+            f"the DataFrame has no column {', '.join(missing)}, it has {', '.join(map(str, columns))}; "
+            f"say which hold the features"
+        )
+    return features
+
+
+def _known_label(label: str | None, columns: Iterable[Any]) -> str | None:
+    return label if label in columns else None
+
+
+def _local(data: Any, features: Any, label: str | None, transform: Transform | None) -> Source | LocalStream:
+    if isinstance(data, tuple) and data and not isinstance(data[0], DataSet | MultiDataSet):
+        return ArraySource(as_rows(data), transform)
+    if _is(data, "pandas", "DataFrame"):
+        names = _known([features] if isinstance(features, str) else list(features), data.columns)
+        return ArraySource(dask_source.frame_rows(data, names, _known_label(label, data.columns)), transform)
+    if isinstance(data, np.ndarray) or _is(data, "torch", "Tensor"):
+        return ArraySource(DataSet(data), transform)
+    if _is(data, "torch.utils.data", "Dataset"):
+        return LocalStream(_Examples(data))
+    if isinstance(data, Iterable) and not isinstance(data, bytes | dict | set):
+        return LocalStream(data)
+    raise DataError(f"data must be {ACCEPTED}; got {type(data).__module__}.{type(data).__qualname__}")
