@@ -1,0 +1,313 @@
+"""What a worker trains: its own copy of a network, one minibatch at a time."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from strombus.errors import ConfigurationError, DataError, NonFiniteError
+from strombus.networks.flat import flatten_, read_buffers, write_buffers_
+from strombus.networks.forward import Forward
+from strombus.networks.objective import Objective
+from strombus.networks.tensors import Masks, Tensors, convert_inputs, to_tensors
+from strombus.networks.updater import read_updater, write_updater_
+from strombus.types import DataSet, MultiDataSet, NetworkState, UpdaterState
+
+if TYPE_CHECKING:
+    from strombus.networks.network import Network
+
+__all__ = ["Replica", "StepResult"]
+
+Batch = DataSet | MultiDataSet
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one minibatch gave.
+
+    `loss` is the mean loss plus the regularisation terms, before the step; `count` is what the mean is
+    over (see `strombus.networks.losses.Loss`); `examples` is the number of rows.
+    """
+
+    loss: float
+    count: float
+    examples: int
+
+
+class Replica:
+    """An independent working copy of a network; made by ``network.replica()``.
+
+    Parameters
+    ----------
+    network : Network
+    device : str or torch.device, optional
+        Where to compute; by default as the network says ("auto": a GPU where there is one).
+
+    Attributes
+    ----------
+    module : nn.Module
+        The copy; its trainable parameters are views of ``flat.vector``.
+    flat : FlatParameters
+    iteration : int
+        Minibatches on this copy's path.
+    """
+
+    def __init__(self, network: Network, device: str | torch.device | None = None) -> None:
+        self.device = resolve_device(network.device if device is None else device)
+        self.module = network.copy_module().to(self.device)
+        self.flat = flatten_(self.module)
+        self.dtype = network.dtype
+        self.several = network.several
+        self.iteration = network.iteration
+        self.objective = None if network.objective is None else network.objective.to(self.device)
+        self._network = network
+        self._weights = [parameter for parameter in self.flat.parameters if parameter.ndim >= 2]
+        self._forward = Forward(self.module, network.several)
+        self._optimizer: Optimizer | None = None
+        self._schedule: LRScheduler | None = None
+        self._closure = False
+        if network.updater is not None and network.optimizer is not None:
+            self._load_updater(network.updater)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer over ``flat.parameters``; made on first use."""
+        return self._made()[0] if self._optimizer is None else self._optimizer
+
+    @property
+    def schedule(self) -> LRScheduler | None:
+        """The learning-rate schedule over `optimizer`, if the network has one."""
+        return self._made()[1] if self._optimizer is None else self._schedule
+
+    def load(self, state: NetworkState, updater: bool = True) -> None:
+        """Copy a state in, in place.
+
+        Parameters
+        ----------
+        state : NetworkState
+        updater : bool
+            Whether the optimizer follows: it takes ``state.updater``, or starts afresh where that is None.
+            False leaves the optimizer as it is.
+
+        Raises
+        ------
+        ConfigurationError
+            When the state is that of another architecture or optimizer.
+        """
+        self.flat.load_(state.parameters)
+        write_buffers_(self.module, state.buffers)
+        self.iteration = state.iteration
+        if not updater or self._network.optimizer is None:
+            return
+        if state.updater is None:
+            self._optimizer = self._schedule = None
+        else:
+            self._load_updater(state.updater)
+
+    def state(self, updater: bool = True) -> NetworkState:
+        """Return copies of everything that training changes; `updater` says whether the optimizer's are among them."""
+        kept = self._read_updater() if updater and self._network.optimizer is not None else None
+        return NetworkState(self.flat.read(), read_buffers(self.module), kept, self.iteration)
+
+    def fit(self, batch: Batch) -> StepResult:
+        """Take one step of the optimizer on one minibatch.
+
+        Raises
+        ------
+        ConfigurationError
+            When the network has no loss or no optimizer.
+        DataError
+            When the minibatch does not fit the module or the loss.
+        NonFiniteError
+            When the loss is not finite; the parameters are then as before the step.
+        """
+        optimizer = self.optimizer
+        if not self.module.training:
+            self.module.train()
+        tensors = self._tensors(batch)
+        if self._closure:
+            results: list[tuple[float, float]] = []
+
+            def closure() -> float:
+                results.append(self._gradients(tensors, batch))
+                return results[-1][0]
+
+            optimizer.step(closure)
+            loss, count = results[0]
+        else:
+            loss, count = self._gradients(tensors, batch)
+            optimizer.step()
+        if self._schedule is not None:
+            self._schedule.step()
+        self.iteration += 1
+        return StepResult(loss, count, tensors.examples)
+
+    def forward(self, features: Any, masks: Any = None) -> Any:
+        """Return the module's output in evaluation mode, without gradients.
+
+        Parameters
+        ----------
+        features : DataSet, MultiDataSet, array or sequence of arrays
+            A sequence of arrays is for a network with several inputs.
+        masks : array or sequence, optional
+            The features' masks; those of a data set are its own.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            A tuple for `ComputationGraph`; floating outputs have the network's dtype.
+        """
+        if isinstance(features, DataSet | MultiDataSet):
+            tensors = to_tensors(features, self.dtype, self.device)
+            outputs = self._evaluate(tensors.features, tensors.features_masks)
+        else:
+            outputs = self._evaluate(*convert_inputs(features, masks, self.several, self.dtype, self.device))
+        return outputs if self.several else outputs[0]
+
+    def score(self, batch: Batch) -> tuple[float, float]:
+        """Return the minibatch's mean loss in evaluation mode, without regularisation, and its count."""
+        tensors = self._tensors(batch)
+        outputs = self._evaluate(tensors.features, tensors.features_masks)
+        with torch.no_grad():
+            value, count = self._objective().mean(outputs, tensors)
+        return float(value), count
+
+    def per_example(self, batch: Batch, regularization: bool = False) -> np.ndarray[Any, Any]:
+        """Return the loss of each example in evaluation mode, shape (examples,), the network's dtype.
+
+        `regularization` adds the regularisation terms to each figure, as DL4J's ``scoreExamples`` does.
+        """
+        tensors = self._tensors(batch)
+        outputs = self._evaluate(tensors.features, tensors.features_masks)
+        with torch.no_grad():
+            scores = self._objective().per_example(outputs, tensors)
+        figures: np.ndarray[Any, Any] = scores.cpu().numpy()
+        return figures + figures.dtype.type(self.regularization()) if regularization else figures
+
+    def regularization(self) -> float:
+        """Return ``l1 * sum|W| + l2 / 2 * sum W**2`` over the weights (trainable, two dimensions or more)."""
+        total = 0.0
+        with torch.no_grad():
+            for weight in self._weights:
+                if self._network.l1:
+                    total += self._network.l1 * float(weight.abs().sum())
+                if self._network.l2:
+                    total += self._network.l2 / 2 * float(weight.square().sum())
+        return total
+
+    def _made(self) -> tuple[Optimizer, LRScheduler | None]:
+        """Make optimizer and schedule, and see whether a step needs a closure (LBFGS)."""
+        optimizer, schedule = self._network.make_optimizer(list(self.flat.parameters))
+        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+        self._closure = closure is not None and closure.default is inspect.Parameter.empty
+        self._optimizer, self._schedule = optimizer, schedule
+        return optimizer, schedule
+
+    def _gradients(self, batch: Tensors, source: Batch) -> tuple[float, float]:
+        """Leave the minibatch's gradient on the parameters; return its loss and count."""
+        self.optimizer.zero_grad()
+        slices = self._network.accumulate
+        loss, count = self._backward(batch) if slices == 1 else self._accumulate(batch, slices)
+        if self._network.l1 or self._network.l2:
+            loss += self.regularization()
+            self._regularize()
+        if not math.isfinite(loss):
+            raise NonFiniteError(_explain(loss, self.iteration, source))
+        return loss, count
+
+    def _backward(self, batch: Tensors) -> tuple[float, float]:
+        value, count = self._mean(batch)
+        torch.autograd.backward(value)
+        return value.item(), count
+
+    def _accumulate(self, batch: Tensors, slices: int) -> tuple[float, float]:
+        """Add up the gradients of slices, each by its count: the minibatch's gradient in less memory."""
+        total, counts = 0.0, 0.0
+        for piece in batch.slices(slices):
+            value, count = self._mean(piece)
+            torch.autograd.backward(value * count)
+            total += value.item() * count
+            counts += count
+        gradients = [parameter.grad for parameter in self.flat.parameters if parameter.grad is not None]
+        if counts:
+            torch._foreach_div_(gradients, counts)
+        return total / counts if counts else total, counts
+
+    def _mean(self, batch: Tensors) -> tuple[Tensor, float]:
+        with self._precision():
+            outputs = self._forward(batch.features, batch.features_masks)
+            return self._objective().mean(outputs, batch)
+
+    def _regularize(self) -> None:
+        l1, l2 = self._network.l1, self._network.l2
+        with torch.no_grad():
+            for weight in self._weights:
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+                if l2:
+                    weight.grad.add_(weight, alpha=l2)
+                if l1:
+                    weight.grad.add_(weight.sign(), alpha=l1)
+
+    def _evaluate(self, features: tuple[Tensor, ...], masks: Masks) -> tuple[Tensor, ...]:
+        if self.module.training:
+            self.module.eval()
+        with torch.no_grad(), self._precision():
+            outputs = self._forward(features, masks)
+        return tuple(output.to(self.dtype) if output.is_floating_point() else output for output in outputs)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        dtype = self._network.autocast
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
+    def _tensors(self, batch: Batch) -> Tensors:
+        tensors = to_tensors(batch, self.dtype, self.device)
+        if not tensors.labels:
+            raise DataError("fitting and scoring need labels, the data has features alone")
+        if not tensors.examples:
+            raise DataError("a minibatch needs at least one example, got none")
+        return tensors
+
+    def _objective(self) -> Objective:
+        if self.objective is None:
+            raise ConfigurationError("the network has no loss; give it one, such as loss=nn.CrossEntropyLoss()")
+        return self.objective
+
+    def _read_updater(self) -> UpdaterState:
+        return read_updater(self.optimizer, self.flat.parameters, self.schedule)
+
+    def _load_updater(self, state: UpdaterState) -> None:
+        write_updater_(state, self.optimizer, self.flat.parameters, self.schedule)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn ``"auto"`` into a GPU where there is one, into the CPU elsewhere."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def _explain(loss: float, iteration: int, batch: Batch) -> str:
+    """Say where a loss that is not finite comes from; looks at the data only now."""
+    bad = {
+        name: int(array.size - np.isfinite(array).sum())
+        for name, array in batch.columns().items()
+        if array.dtype.kind == "f" and not np.isfinite(array).all()
+    }
+    start = f"the loss became {loss} in minibatch {iteration}"
+    if bad:
+        listed = ", ".join(f"{name} {count}" for name, count in bad.items())
+        return f"{start}: the data contains NaN or infinite values ({listed}); clean it before training"
+    return (
+        f"{start}: features and labels are finite, so the parameters or the network's arithmetic are at fault; "
+        "lower the learning rate, or clip gradients in the optimizer"
+    )

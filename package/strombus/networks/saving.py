@@ -1,0 +1,203 @@
+"""A network's values as one safetensors file: tensors, and JSON for the rest; no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import uuid
+from collections import Counter
+from os import PathLike
+from typing import TYPE_CHECKING, Any, cast
+
+import fsspec
+import numpy as np
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError
+from safetensors.torch import load as parse
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from strombus.errors import ConfigurationError, DataError, MissingDataError
+from strombus.networks.flat import module_tensors, to_numpy
+from strombus.types import UpdaterState
+
+if TYPE_CHECKING:
+    from strombus.networks.network import Network
+
+__all__ = ["load", "save"]
+
+FORMAT = 1
+_KEY = "strombus"
+_PAIRS = "$pairs"
+
+
+def save(network: Network, path: str | PathLike[str], updater: bool = True) -> None:
+    """Write `network` to `path` in one piece: a reader sees the whole file or the one before.
+
+    Parameters
+    ----------
+    path : str or path
+        A file, or a URI that fsspec knows.
+    updater : bool
+        Whether the optimizer's state is written too.
+
+    Notes
+    -----
+    Tensors are called ``module.<name>`` (parameters, frozen ones too, and persistent buffers; tied ones
+    once) and ``updater.<parameter index>.<name>``. The metadata's entry "strombus" is JSON: format version,
+    class, iteration, epoch, score, dtype, and the updater's groups and schedule.
+
+    Raises
+    ------
+    ConfigurationError
+        When the updater holds values that JSON cannot express.
+    """
+    kept = network.updater if updater else None
+    tensors = {f"module.{name}": tensor.detach() for name, tensor in module_tensors(network.module).items()}
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "class": type(network).__name__,
+        "iteration": network.iteration,
+        "epoch": network.epoch,
+        "score": network.score,
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "updater": None,
+    }
+    if kept is not None:
+        tensors |= {f"updater.{key}": torch.tensor(array) for key, array in kept.tensors.items()}
+        header["updater"] = {"groups": _to_json(list(kept.groups)), "schedule": _to_json(kept.schedule)}
+    try:
+        text = json.dumps(header)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"the updater's state cannot be written as JSON ({error}); save with updater=False"
+        ) from error
+    # contiguous copies: a tensor that is a view of something larger is no safetensors tensor
+    copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    _write(path, serialize(copies, {_KEY: text}))
+
+
+def load(network: Network, path: str | PathLike[str], updater: bool = True) -> None:
+    """Read what `save` wrote into `network`; nothing changes unless everything fits.
+
+    Raises
+    ------
+    MissingDataError
+        When there is no such file.
+    DataError
+        When the file is corrupt, or its tensors differ from the module's; lists which.
+    """
+    data = _read(path)
+    header, tensors = _parse(data, str(path))
+    mine = module_tensors(network.module)
+    theirs = {name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")}
+    differences = _differences(mine, theirs)
+    if differences:
+        raise DataError(f"{path} holds another module's values: {'; '.join(differences)}")
+    if updater:
+        network.restore_updater(_updater(header, tensors, str(path)))
+    with torch.no_grad():
+        for name, tensor in mine.items():
+            tensor.copy_(theirs[name])
+    network.iteration, network.epoch, network.score = header["iteration"], header["epoch"], header["score"]
+
+
+def _differences(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
+    found = [f"{name} is missing" for name in mine if name not in theirs]
+    found += [f"{name} is not in the module" for name in theirs if name not in mine]
+    for name in mine.keys() & theirs.keys():
+        here, there = mine[name], theirs[name]
+        if here.shape != there.shape:
+            found.append(f"{name} has shape {tuple(there.shape)}, the module's {tuple(here.shape)}")
+        elif here.dtype != there.dtype:
+            found.append(f"{name} is {there.dtype}, the module's {here.dtype}")
+    return sorted(found)
+
+
+def _parse(data: bytes, path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Take the file apart, trusting none of it."""
+    try:
+        tensors = parse(data)
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} is no network file, or is damaged: {type(error).__name__}: {error}") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        version = header.get("format") if isinstance(header, dict) else None
+        raise DataError(f"{path} has format {version!r}; this version of Strombus reads format {FORMAT}")
+    for name in ("iteration", "epoch"):
+        if type(header.get(name)) is not int or header[name] < 0:
+            raise DataError(f"{path} is damaged: {name} must be a count, got {header.get(name)!r}")
+    score = header.get("score")
+    if score is not None and type(score) not in (int, float):
+        raise DataError(f"{path} is damaged: score must be a number or null, got {score!r}")
+    return header, tensors
+
+
+def _updater(header: dict[str, Any], tensors: dict[str, Tensor], path: str) -> UpdaterState | None:
+    values = header.get("updater")
+    if values is None:
+        return None
+    groups = _from_json(values.get("groups")) if isinstance(values, dict) else None
+    schedule = _from_json(values.get("schedule")) if isinstance(values, dict) else None
+    whole = isinstance(groups, list) and all(isinstance(group, dict) for group in groups)
+    if not whole or not isinstance(schedule, dict | None):
+        raise DataError(f"{path} is damaged: the updater's groups or schedule are no records")
+    arrays = {name.removeprefix("updater."): to_numpy(t) for name, t in tensors.items() if name.startswith("updater.")}
+    return UpdaterState(arrays, tuple(cast(list[dict[str, Any]], groups)), schedule)
+
+
+def _to_json(value: Any) -> Any:
+    """Write mappings whose keys are no strings as pairs; JSON would turn the keys into strings."""
+    if isinstance(value, dict | Counter):
+        if all(isinstance(key, str) for key in value):
+            return {key: _to_json(item) for key, item in value.items()}
+        return {_PAIRS: [[key, _to_json(item)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_PAIRS}:
+            try:
+                return {key: _from_json(item) for key, item in value[_PAIRS]}
+            except (TypeError, ValueError) as error:
+                raise DataError("a network file's mapping is damaged") from error
+        return {key: _from_json(item) for key, item in value.items()}
+    return [_from_json(item) for item in value] if isinstance(value, list) else value
+
+
+def _write(path: str | PathLike[str], data: bytes) -> None:
+    """Write under another name beside the target, then rename."""
+    files, target = fsspec.core.url_to_fs(os.fspath(path))
+    folder, name = posixpath.split(target)
+    temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex[:8]}")
+    if folder:
+        files.makedirs(folder, exist_ok=True)
+    try:
+        with files.open(temporary, "wb") as stream:
+            stream.write(data)
+            if isinstance(files, LocalFileSystem):
+                stream.flush()
+                os.fsync(stream.fileno())
+        if isinstance(files, LocalFileSystem):
+            os.replace(temporary, target)
+        else:
+            files.mv(temporary, target)
+    except BaseException:
+        if files.exists(temporary):
+            files.rm(temporary)
+        raise
+
+
+def _read(path: str | PathLike[str]) -> bytes:
+    files, target = fsspec.core.url_to_fs(os.fspath(path))
+    try:
+        with files.open(target, "rb") as stream:
+            return bytes(stream.read())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise MissingDataError(f"there is no network file at {path}; network.save(path) writes one") from error
