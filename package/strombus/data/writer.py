@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import zarr
 
 from strombus.data import store
@@ -121,12 +120,12 @@ class PartWriter:
                 self._flush()
 
     def _agree(self, rows: Rows) -> None:
+        for name, array in rows.columns().items():
+            if array.dtype.kind not in "biufc":
+                raise DataError(f"{name} must hold numbers, got dtype {array.dtype}; encode it first")
+            if 0 in array.shape:
+                raise DataError(f"{name} has no values: a row has the shape {array.shape[1:]}")
         layout = Layout.of(rows)
-        for name, column in layout.columns.items():
-            if np.dtype(column.dtype).kind not in "biufc":
-                raise DataError(f"{name} must hold numbers, got dtype {column.dtype}; encode it first")
-            if 0 in column.shape:
-                raise DataError(f"{name} has no values: a row has the shape {column.shape}")
         if self._layout is None:
             self._layout, self._sizes = layout, _Sizes.of(layout, self.batch_size)
         else:
@@ -181,7 +180,7 @@ def write_parts(
     on_rows : callable, optional
         Told the rows of each object, for a progress bar.
     """
-    writer = PartWriter(uri, export, batch_size)
+    writer = PartWriter(store.normalise(uri), export, batch_size)
     for item in iterate_rows(objects):
         writer.add(item)
         if on_rows is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_spans_partition_the_rows(part_rows, step, window, cuts, size, shuffle, 
     source = Numbered(part_rows, step)
     ends = [0, *sorted(int(cut * source.rows) for cut in cuts), source.rows]
     found = []
-    for start, stop in zip(ends, ends[1:], strict=False):
+    for start, stop in pairwise(ends):
         full, rest = divmod(stop - start, size)
         sizes = [size] * full + [rest] * bool(rest)
         found += read_ids(source, start, stop, sizes, prefetch=prefetch, shuffle=shuffle, window=window)
@@ -140,12 +141,9 @@ def test_an_error_comes_out_of_next_after_the_rows_before_it(prefetch):
     source = Numbered([40], step=4, fail_at=5)
     order = epoch_order(source.blocks(), seed=0, epoch=0, shuffle=False)
     read = []
-    with (
-        read_batches(source, order, 0, 40, [4] * 10, seed=0, epoch=0, shuffle=False, prefetch=prefetch) as batches,
-        pytest.raises(DataError, match="the disk is gone"),
-    ):
-        for batch in batches:
-            read.extend(batch.labels)
+    with read_batches(source, order, 0, 40, [4] * 10, seed=0, epoch=0, shuffle=False, prefetch=prefetch) as batches:
+        with pytest.raises(DataError, match="the disk is gone"):
+            read.extend(label for batch in batches for label in batch.labels)
     assert read == list(range(20))
     assert not reader_threads()
 
@@ -191,7 +189,7 @@ def test_a_storage_that_hangs_is_reported():
     source = Numbered([10], delay=1.0)
     order = epoch_order(source.blocks(), seed=0, epoch=0)
     with (
-        pytest.raises(DataError, match="within 0.1 s"),
+        pytest.raises(DataError, match=r"within 0\.1 s"),
         read_batches(source, order, 0, 10, [10], seed=0, epoch=0, timeout=0.1) as batches,
     ):
         next(batches)
