@@ -1,0 +1,203 @@
+"""A gang on Spark: one barrier stage, watched from the driver and never relaunched."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from strombus.errors import ExecutorError, GangError, GangUnavailable, TaskError
+from strombus.executors.base import Control
+from strombus.executors.board import Board, new_run_id
+from strombus.executors.calls import Failure, dump, load
+from strombus.executors.members import Superseded, run_member
+from strombus.executors.rendezvous import RendezvousMember, RendezvousServer, RendezvousTicket
+from strombus.executors.spark_jobs import explain, named, run_job
+from strombus.executors.spark_session import capacity_of, is_dynamic, is_local, task_cpus
+from strombus.executors.values import Packed, as_values
+from strombus.types import Event
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+
+__all__ = ["run_gang"]
+
+POLL = 0.25
+"""Seconds between two looks at Spark's list of the stage's tasks."""
+LAST_WORDS = 3.0
+"""Seconds that members who have stopped get to hand in how they failed."""
+CANCEL = 10.0
+"""Seconds that Spark gets to end a cancelled job."""
+
+
+@dataclass(frozen=True)
+class BodyOnPart:
+    """Run a gang's body on a partition that holds one pair of ticket and pickled payload.
+
+    It returns its failure, for a stage whose task raises is started again, whole.
+    """
+
+    body: bytes
+    shared: Any
+    threads: int
+
+    def __call__(
+        self, _: int, items: Iterable[tuple[RendezvousTicket, bytes]]
+    ) -> Iterator[Packed | Failure | Superseded]:
+        def run(member: Any, shared: Any, payload: bytes) -> Packed:
+            return Packed.of(load(self.body)(member, shared, load(payload)), "the result")
+
+        for ticket, payload in items:
+            with RendezvousMember(ticket) as member:
+                yield run_member(member, run, lambda: as_values(self.shared), payload, self.threads)
+
+
+def run_gang(
+    context: SparkContext,
+    body: Callable[..., Any],
+    payloads: Sequence[Any],
+    shared: Any,
+    timeout: float,
+    on_event: Callable[[int, Event], None] | None,
+    control: Control | None,
+    attempt: int,
+) -> list[Any]:
+    """Run ``body(member, shared_value, payload)`` for all payloads at the same time; see `Executor.gang`."""
+    _check_slots(context, len(payloads))
+    on_part = BodyOnPart(dump(body, "the body"), shared, task_cpus(context))
+    pickled = [dump(payload, f"payload {rank}") for rank, payload in enumerate(payloads)]
+    with _serve(context, len(payloads), timeout, attempt) as server:
+        parts = [(server.ticket(rank), payload) for rank, payload in enumerate(pickled)]
+        with _BarrierJob(context, on_part, parts) as job:
+            try:
+                server.board.supervise(partial(job.report_lost, server.board), on_event, control)
+                return [load(one.head, one.buffers) for one in job.results(server.board)]
+            except GangError as error:
+                raise job.with_cause(server.board, error) from error.__cause__
+
+
+def _check_slots(context: SparkContext, size: int) -> None:
+    if is_dynamic(context):
+        raise ExecutorError(
+            "Spark runs no gang (barrier stage) under dynamic allocation: set "
+            "spark.dynamicAllocation.enabled=false, or train with ParameterAveragingTrainingMaster"
+        )
+    slots = capacity_of(context).slots or 0
+    if slots < size:
+        raise GangUnavailable(
+            f"a gang of {size} members needs {size} slots, but Spark runs {slots} tasks at the same time: "
+            "ask for fewer workers, or for more executors or cores"
+        )
+
+
+def _serve(context: SparkContext, size: int, timeout: float, attempt: int) -> RendezvousServer:
+    """Return the meeting place on the address at which executors reach this driver."""
+    host = "127.0.0.1" if is_local(context) else context.getConf().get("spark.driver.host", "")
+    try:
+        address = socket.getaddrinfo(host, None)[0][4][0]
+        server = RendezvousServer(size, new_run_id(), attempt, timeout, str(address))
+    except (OSError, zmq.ZMQError) as error:
+        raise ExecutorError(
+            f"members cannot reach this driver at spark.driver.host={host} ({error}); "
+            "set it to an address of this machine that executors can reach"
+        ) from error
+    return server
+
+
+class _BarrierJob:
+    """A barrier job in a thread of its own; leaving the context cancels what still runs."""
+
+    def __init__(self, context: SparkContext, on_part: BodyOnPart, parts: list[Any]) -> None:
+        from pyspark import InheritableThread
+
+        self._context = context
+        self._on_part = on_part
+        self._parts = parts
+        self._tag = f"strombus-{uuid.uuid4().hex}"
+        self._results: list[Any] | None = None
+        self._error: Exception | None = None
+        self._looked = 0.0
+        self._thread = InheritableThread(self._run, name=self._tag, daemon=True)
+
+    def __enter__(self) -> _BarrierJob:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread.is_alive():
+            with suppress(Exception):  # Spark may be gone, and the thread with it
+                self._context.cancelJobsWithTag(self._tag)
+            self._thread.join(CANCEL)
+
+    def _run(self) -> None:
+        size = len(self._parts)
+        try:
+            with named(self._context, f"Strombus: a gang of {size}", self._tag):
+                rdd = self._context.parallelize(self._parts, size)
+                self._results = run_job(rdd.barrier().mapPartitionsWithIndex(self._on_part), range(size))
+        except Exception as error:
+            self._error = error
+
+    def report_lost(self, board: Board) -> bool:
+        """Tell `board` whom Spark has lost, if anybody; raise when the job failed for another reason."""
+        if time.monotonic() - self._looked < POLL:
+            return False
+        self._looked = time.monotonic()
+        tasks = self._tasks()
+        for rank, reason in tasks.get("FAILED", {}).items():
+            known = explain(reason)
+            if not isinstance(known, TaskError):
+                raise known
+            board.lose(rank, reason.strip().splitlines()[0])
+        if "FAILED" in tasks:
+            for rank in tasks.get("KILLED", {}):
+                board.lose(rank, "Spark ended it, because another member was lost")
+        elif self._error is not None:
+            raise self._error
+        return "FAILED" in tasks
+
+    def _tasks(self) -> dict[str, dict[int, str]]:
+        """Return the error of each rank by the status of its task, as of the stage's first attempt."""
+        from py4j.protocol import Py4JError
+
+        found: dict[str, dict[int, str]] = {}
+        with suppress(Py4JError):  # without this list, which is not in Spark's public API, leases tell, later
+            store = self._context._jsc.sc().statusStore()
+            for job in self._context._jsc.sc().statusTracker().getJobIdsForTag(self._tag):
+                for stage in self._context.statusTracker().getJobInfo(job).stageIds:
+                    for task in _each(store.taskList(stage, 0, 2**31 - 1)):
+                        reason = task.errorMessage()
+                        text = reason.get() if reason.isDefined() else "no reason given"
+                        found.setdefault(task.status(), {})[task.index()] = text
+        return found
+
+    def results(self, board: Board) -> list[Packed]:
+        """Wait for the results of members who have all finished."""
+        while self._thread.is_alive():
+            self._thread.join(POLL)
+            if self.report_lost(board):
+                raise board.error()
+        if self._error is not None:
+            raise self._error
+        assert self._results is not None
+        return self._results
+
+    def with_cause(self, board: Board, error: GangError) -> GangError:
+        """Return `error` with the exception that caused it, where that comes in with the results."""
+        if not error.traceback:  # a lost member has none, and hands in nothing
+            return error
+        self._thread.join(LAST_WORDS)
+        failures = {one.part: one for one in self._results or () if isinstance(one, Failure) and one.part is not None}
+        return board.error(failures) if failures else error
+
+
+def _each(sequence: Any) -> Iterator[Any]:
+    for index in range(sequence.size()):
+        yield sequence.apply(index)
