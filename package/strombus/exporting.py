@@ -7,7 +7,7 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -124,7 +124,7 @@ def _written(
             return [
                 write_parts(objects, settings.uri, settings.export, batch_size=settings.batch_size, on_rows=bar.update)
             ]
-    with nullcontext(executor) if executor is not None else _resolved(backend, source.engine) as runner:
+    with _resolved(backend if executor is None else executor, source.engine) as runner:
         return _parallel(source, settings, runner, progress)
 
 
@@ -141,12 +141,12 @@ def _parallel(source: NativeCollection, settings: ExportSettings, runner: Execut
 @contextmanager
 def _resolved(backend: Any, engine: str | None = None) -> Iterator[Executor]:
     """Open an executor; close it unless it was the caller's."""
+    if isinstance(backend, Executor):
+        yield backend
+        return
     from strombus.executors import resolve
 
-    if backend == "auto" and engine == "spark":
-        backend = "spark"
-    runner = resolve(backend)
-    with nullcontext(runner) if runner is backend else closing(runner):
+    with closing(resolve("spark" if backend == "auto" and engine == "spark" else backend)) as runner:
         yield runner
 
 

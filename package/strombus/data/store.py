@@ -24,6 +24,7 @@ __all__ = [
     "normalise",
     "read_text",
     "remove",
+    "size",
     "write_text",
 ]
 
@@ -52,6 +53,19 @@ def exists(uri: str) -> bool:
         return os.path.exists(uri)
     fs, path = fsspec.core.url_to_fs(uri)
     return bool(fs.exists(path))
+
+
+def size(uri: str) -> int:
+    """Return the bytes of a file; 0 where there is none."""
+    try:
+        return os.path.getsize(uri) if is_local(uri) else int(_info(uri).get("size") or 0)
+    except FileNotFoundError:
+        return 0
+
+
+def _info(uri: str) -> dict[str, Any]:
+    fs, path = fsspec.core.url_to_fs(uri)
+    return dict(fs.info(path))
 
 
 def children(uri: str) -> list[str]:

@@ -117,7 +117,7 @@ def _check(expected: Expected, part: Part) -> Iterator[tuple[str, str]]:
     if not present:
         yield "missing", "the part is not there"
         return
-    for name in names:
+    for name in dict.fromkeys([*names, *expected.shapes]):
         if name not in present:
             yield "missing", f"no array {name}"
         else:

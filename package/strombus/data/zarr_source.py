@@ -141,13 +141,13 @@ def _plain_part(uri: str, arrays: dict[str, Any]) -> tuple[ZarrPart, Layout]:
 
 
 def missing_shards(array: Any, uri: str) -> list[str]:
-    """Return the keys of shards (or chunks) that should be there and are not: Zarr reads them as zeros."""
+    """Return the keys of shards (or chunks) that should be there and are not, or are empty: Zarr reads zeros then."""
     stored = array.shards or array.chunks
     grid = tuple(-(-size // step) for size, step in zip(array.shape, stored, strict=True))
     if prod(grid) > 1 << 20:
         raise DataError(f"{uri} claims {prod(grid)} chunks; its metadata is broken")
     keys = [array.metadata.encode_chunk_key(place) for place in np.ndindex(*grid)]
-    return [key for key in keys if not store.exists(store.join(uri, key))]
+    return [key for key in keys if not store.size(store.join(uri, key))]
 
 
 class ZarrSource(Source):

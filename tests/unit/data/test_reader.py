@@ -141,9 +141,9 @@ def test_an_error_comes_out_of_next_after_the_rows_before_it(prefetch):
     source = Numbered([40], step=4, fail_at=5)
     order = epoch_order(source.blocks(), seed=0, epoch=0, shuffle=False)
     read = []
-    with read_batches(source, order, 0, 40, [4] * 10, seed=0, epoch=0, shuffle=False, prefetch=prefetch) as batches:
-        with pytest.raises(DataError, match="the disk is gone"):
-            read.extend(label for batch in batches for label in batch.labels)
+    batches = read_batches(source, order, 0, 40, [4] * 10, seed=0, epoch=0, shuffle=False, prefetch=prefetch)
+    with pytest.raises(DataError, match="the disk is gone"), batches:
+        read.extend(label for batch in batches for label in batch.labels)
     assert read == list(range(20))
     assert not reader_threads()
 

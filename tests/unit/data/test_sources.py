@@ -118,7 +118,7 @@ def test_several_inputs_make_a_multi_data_set():
 
 @pytest.mark.parametrize("data", [3, b"bytes", {"a": 1}, None])
 def test_anything_else_is_refused_with_what_is_accepted(data):
-    with pytest.raises(DataError, match="a path or URI of a dataset.*Spark DataFrame; got"):
+    with pytest.raises(DataError, match=r"a path or URI of a dataset.*Spark DataFrame; got"):
         open_source(data)
 
 
