@@ -69,6 +69,11 @@ class Board:
         return Ticket(rank, self.size, self.run_id, self.attempt, self.timeout)
 
     @property
+    def lost(self) -> bool:
+        """True once the engine has lost a member."""
+        return bool(self._lost)
+
+    @property
     def waiting(self) -> bool:
         """True while members have yet to come, or wait for one another."""
         return len(self._addresses) < self.size or bool(self._rounds)

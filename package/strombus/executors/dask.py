@@ -1,0 +1,333 @@
+"""Run on Dask: tasks as futures, shared values as scattered data, a gang as pinned tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from distributed import Client, Future
+
+from strombus.errors import ConfigurationError, ExecutorError, GangUnavailable, StrombusWarning
+from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
+from strombus.executors.calls import Failure, dump
+from strombus.executors.dask_gang import alive_workers, run_gang
+from strombus.executors.dask_tasks import by_value, merge_group, probe_versions, run_part, view_value
+from strombus.executors.values import Packed, as_tuple
+from strombus.types import Capacity, Event, NativePartition
+
+__all__ = ["DaskExecutor", "DaskShared"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AHEAD = 4
+"""Parts in flight or waiting to be yielded, in multiples of the slots."""
+TRIES = 4
+"""Times that lost data is made again before the job is given up."""
+
+
+class RemoteShared(Generic[T]):
+    """What a `DaskShared` is on a worker when it travels inside a part or payload."""
+
+    def __init__(self, future: Future) -> None:
+        self._future = future
+
+    def get(self) -> T:
+        """Return the value."""
+        value = self._future.result()
+        found: T = value.get() if isinstance(value, Packed) else _checked(value)
+        return found
+
+
+class DaskShared(Generic[T]):
+    """A value on the cluster: scattered, or the future result of a reduction.
+
+    Parameters
+    ----------
+    make : callable
+        Brings the value to the cluster; called again when the value was lost with its worker.
+    value : optional
+        One-element list with the driver's own copy, if it has one.
+    """
+
+    def __init__(self, executor: DaskExecutor, make: Callable[[], Future], value: list[T] | None = None) -> None:
+        self._executor = executor
+        self._make: Callable[[], Future] | None = make
+        self._value = value
+        self._future: Future | None = make()
+
+    @property
+    def future(self) -> Future:
+        """The value's future, to pass to tasks."""
+        if self._future is None:
+            raise ExecutorError("this shared value was freed; share it again")
+        return self._future
+
+    def renew(self) -> None:
+        """Make the value again, if the cluster has lost it."""
+        if self._make is not None and self.future.status in ("cancelled", "lost"):
+            self._future = self._make()
+
+    def get(self) -> T:
+        """Return the value: the driver's own, or that of the future; raises the task's error."""
+        self.future  # noqa: B018 - a freed value is an error here too
+        if self._value is not None:
+            return self._value[0]
+        found: T = _checked(self._executor.collect(lambda: self.future, [self]))
+        return found
+
+    def look(self, view: Callable[[T], R]) -> R:
+        """Return ``view(value)``, computed on the worker that holds the value."""
+        call = dump(view, "view")
+        make = self._executor.submitter(view_value, "look", call)
+        found: R = _checked(self._executor.collect(lambda: make(self.future), [self]))
+        return found
+
+    def free(self) -> None:
+        """Release the value; a second call does nothing."""
+        self._future = self._make = self._value = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteShared, (self.future,)
+
+
+class DaskExecutor(Executor):
+    """Run tasks and gangs on a Dask cluster through its client.
+
+    A slot is one worker process, whatever its number of threads: torch's random state and thread count
+    belong to the process, so tasks of one process run one after another with all of its threads.
+
+    `map_reduce` does not wait; a round may take the result of the round before. Such a chain lets the
+    scheduler make lost results again, and grows with every round: now and then, `get` the result and `share` it.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        A synchronous client; it stays open and unchanged.
+    owned : sequence
+        What `close` closes, in order: for a cluster that was made for this executor.
+    """
+
+    name = "dask"
+
+    def __init__(self, client: Client, owned: Sequence[Any] = ()) -> None:
+        if client.asynchronous:
+            raise ConfigurationError(
+                "Strombus needs a synchronous Dask client, got one with asynchronous=True; "
+                "make another with Client(address) outside the event loop"
+            )
+        self.client = client
+        self._owned = list(owned)
+        self._turn = uuid.uuid4().int
+        self._direct: bool | None = None
+
+    def capacity(self) -> Capacity:
+        """Return the worker processes that the scheduler knows now."""
+        workers = alive_workers(self.client)
+        hosts = {urlsplit(address).hostname or address for address in workers}
+        return Capacity(len(workers), tuple(sorted(hosts)), max(1, min(workers.values(), default=1)))
+
+    def share(self, value: T) -> Shared[T]:
+        """Put `value` on one worker; the others fetch it from there, each process once."""
+        packed = Packed.of(value)
+        return DaskShared(self, lambda: self._scatter(packed), [value])
+
+    def _scatter(self, packed: Packed) -> Future:
+        workers = self._workers()
+        if self._direct is None:
+            self._direct = all(_reachable(worker) for worker in workers[:2])
+        try:
+            futures = self.client.scatter([packed], hash=False, direct=self._direct)
+        except (TimeoutError, OSError) as error:
+            raise ExecutorError(f"a shared value could not be brought to the Dask workers: {error}") from error
+        return futures[0]
+
+    def _workers(self) -> list[str]:
+        workers = list(alive_workers(self.client))
+        if not workers:
+            raise GangUnavailable(
+                "the Dask cluster has 0 workers, 1 is needed; start some, or wait with client.wait_for_workers(1)"
+            )
+        return workers
+
+    def submitter(self, function: Callable[..., Any], name: str, *fixed: Any) -> Callable[..., Future]:
+        """Return a function that submits ``function(*fixed, *more)`` under a name that the dashboard shows."""
+
+        def submit(*more: Any, **placement: Any) -> Future:
+            key = f"strombus-{name}-{uuid.uuid4().hex}"
+            return self.client.submit(function, *fixed, *more, key=key, pure=False, retries=2, **placement)
+
+        return submit
+
+    def _start_parts(
+        self, task: Task, parts: Sequence[Any], shared: Shared[Any] | tuple[Shared[Any], ...] | None
+    ) -> Callable[[int], Future]:
+        """Return a function that submits part i: to worker i, where there are as many workers as parts."""
+        name = getattr(task, "__name__", type(task).__name__)
+        submit = self.submitter(run_part, name, dump(task, "task"))
+        many, handles = isinstance(shared, tuple), as_tuple(shared)
+        workers = self._workers()
+        pinned = len(parts) <= len(workers)
+
+        def start(number: int) -> Future:
+            place: dict[str, Any] = {}
+            if pinned:
+                place = {"workers": [workers[(number + self._turn) % len(workers)]], "allow_other_workers": True}
+            blob, native = self._describe(parts[number], number)
+            return submit(number, blob, native, many, *(_future_of(one) for one in handles), **place)
+
+        return start
+
+    def _describe(self, part: Any, number: int) -> tuple[bytes | None, Any]:
+        """Return the part as bytes, or as a future of the partition it stands for."""
+        if not isinstance(part, NativePartition):
+            return dump(part, f"part {number}"), None
+        if part.engine != "dask":
+            raise ConfigurationError(
+                f"partition {part.index} is held by {part.engine}, which Dask cannot open; use backend={part.engine!r}"
+            )
+        return None, part.handle if isinstance(part.handle, Future) else self.client.compute(part.handle)
+
+    def map(
+        self, task: Task, parts: Sequence[Any], shared: Shared[Any] | tuple[Shared[Any], ...] | None = None
+    ) -> Iterator[Any]:
+        """Yield ``task(shared_value, part)`` for each part, in order, a bounded number ahead of the consumer."""
+        if not len(parts):
+            return
+        start, handles = self._start_parts(task, parts, shared), as_tuple(shared)
+        running: dict[int, Future] = {}
+        ahead = AHEAD * len(self._workers())
+        try:
+            for number in range(len(parts)):
+                for later in range(number + len(running), min(len(parts), number + ahead)):
+                    running[later] = start(later)
+                yield _checked(self.collect(partial(start, number), handles, running.pop(number)), number)
+        finally:
+            if running:
+                self.client.cancel(list(running.values()))
+
+    def collect(self, start: Callable[[], Future], handles: Sequence[Any], future: Future | None = None) -> Any:
+        """Return a task's result, or its failure; start it again when what it was given died with a worker.
+
+        Parameters
+        ----------
+        start : callable
+            Submits the task; called after the lost ones among `handles` were made again.
+        future : Future, optional
+            The task, when it has been submitted already.
+        """
+        for attempt in range(TRIES):
+            future = future or start()
+            try:
+                return self.client.gather(future, direct=self._direct)
+            except CancelledError as error:
+                if attempt == TRIES - 1:
+                    raise ExecutorError(f"data on the Dask cluster was lost {TRIES} times: {error}") from error
+                future = None
+                for handle in handles:
+                    handle.renew()
+            except Exception as error:
+                return Failure.of(error)
+        raise AssertionError("unreachable")
+
+    def map_reduce(
+        self,
+        task: Task,
+        parts: Sequence[Any],
+        merge: Callable[[R, R], R],
+        shared: Shared[Any] | tuple[Shared[Any], ...] | None = None,
+        *,
+        depth: int = 2,
+        finish: Callable[[R], Any] | None = None,
+    ) -> Shared[Any]:
+        """Submit the tasks and the tree that merges them; return at once. Errors come from ``get`` and ``look``."""
+        if not len(parts):
+            raise ConfigurationError("map_reduce needs at least one part, got none")
+        plan = merge_plan(len(parts), depth)
+        join = self.submitter(merge_group, "merge", dump(merge, "merge"))
+        end = None if finish is None else self.submitter(view_value, "finish", dump(finish, "finish"))
+
+        def make() -> Future:
+            for handle in as_tuple(shared):
+                handle.renew()  # type: ignore[attr-defined]
+            start = self._start_parts(task, parts, shared)
+            level = [start(number) for number in range(len(parts))]
+            for groups in plan:
+                level = [join(*(level[i] for i in group)) if len(group) > 1 else level[group[0]] for group in groups]
+            return level[0] if end is None else end(level[0])
+
+        return DaskShared(self, make)
+
+    def gang(
+        self,
+        body: Callable[[Member, Any, Any], R],
+        payloads: Sequence[Any],
+        shared: Shared[Any] | None = None,
+        *,
+        timeout: float,
+        on_event: Callable[[int, Event], None] | None = None,
+        control: Control | None = None,
+        attempt: int = 0,
+    ) -> list[R]:
+        """Run a gang, one member in each of as many worker processes; two gangs on a cluster queue."""
+        future = None if shared is None else _future_of(shared)
+        return run_gang(self.client, body, payloads, future, timeout, on_event, control, attempt)
+
+    def check(self) -> None:
+        """Make sure that every worker can import Strombus; warn where versions differ from the driver's."""
+        self._workers()
+        found = self.client.run(by_value(probe_versions), on_error="return")
+        lacking = sorted(worker for worker, versions in found.items() if "strombus" not in (versions or {}))
+        if lacking:
+            raise ExecutorError(
+                f"Strombus is not installed on worker {', '.join(lacking)}: run `pip install strombus` there, "
+                "in the environment that starts the worker"
+            )
+        own = probe_versions()
+        for worker, versions in sorted(found.items()):
+            differ = [
+                f"{name} {versions.get(name)} (driver: {own[name]})" for name in own if versions.get(name) != own[name]
+            ]
+            if differ:
+                warnings.warn(f"Dask worker {worker} has {', '.join(differ)}", StrombusWarning, stacklevel=2)
+
+    def close(self) -> None:
+        """Close the cluster that was made for this executor; a client that was given stays open."""
+        owned, self._owned = self._owned, []
+        for one in owned:
+            with contextlib.suppress(TimeoutError, OSError):
+                one.close()
+
+
+def _future_of(shared: Any) -> Future:
+    if not isinstance(shared, DaskShared):
+        raise ConfigurationError(f"shared must come from share() or map_reduce() of this executor, got {shared!r}")
+    return shared.future
+
+
+def _checked(result: Any, number: int | None = None) -> Any:
+    """Return a result, or raise the failure that came in its place."""
+    if not isinstance(result, Failure):
+        return result
+    if result.part is None and number is not None:
+        result = Failure(**{**vars(result), "part": number})
+    raise result.to_error()
+
+
+def _reachable(worker: str) -> bool:
+    """Say whether this process can dial a worker, so that large values need not pass the scheduler."""
+    parsed = urlsplit(worker)
+    if parsed.scheme not in ("tcp", "tls") or parsed.port is None:
+        return parsed.scheme == "inproc"
+    try:
+        socket.create_connection((parsed.hostname, parsed.port), timeout=2.0).close()
+    except OSError:
+        return False
+    return True

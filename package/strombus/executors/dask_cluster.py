@@ -1,0 +1,94 @@
+"""Find or open the Dask cluster that a backend's name or address stands for."""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib.util import find_spec
+from typing import Any
+
+from distributed import Client, Scheduler
+from distributed.deploy.spec import SpecCluster
+from distributed.deploy.subprocess import SubprocessWorker
+
+from strombus.errors import ConfigurationError, ExecutorError
+from strombus.executors.dask import DaskExecutor
+
+__all__ = ["connect", "current_client", "open_dask"]
+
+PATIENCE = 5.0
+"""Seconds for a scheduler to answer."""
+STARTUP = 120.0
+"""Seconds for the workers of an embedded cluster to start."""
+
+
+def current_client() -> Client | None:
+    """Return the process's current Dask client, None where there is none."""
+    try:
+        return Client.current()
+    except ValueError:
+        return None
+
+
+def open_dask(workers: int | None = None) -> DaskExecutor:
+    """Return an executor on the current client, else on a cluster of processes on this machine.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes of the embedded cluster, one thread each; by default as many as CPUs.
+    """
+    client = current_client()
+    return DaskExecutor(client) if client is not None else _embed(workers)
+
+
+def connect(address: str) -> DaskExecutor:
+    """Return an executor on the scheduler at `address`; it closes its client, never the cluster.
+
+    Raises
+    ------
+    ExecutorError
+        When no scheduler answers there within seconds.
+    """
+    try:
+        client = Client(address, set_as_default=False, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise ExecutorError(
+            f"no Dask scheduler answered at {address} within {PATIENCE:g} s ({error}); is it running, and is this the "
+            "address that `dask scheduler` printed?"
+        ) from error
+    return DaskExecutor(client, [client])
+
+
+def _embed(workers: int | None) -> DaskExecutor:
+    """Start a scheduler here and workers as programs of their own.
+
+    `distributed.LocalCluster` forks its workers from this program instead, which then needs an
+    ``if __name__ == "__main__"``.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigurationError(f"workers must be at least 1, got {workers}")
+    count = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    options = {"nthreads": 1, "host": "127.0.0.1", "silence_logs": logging.WARNING, "dashboard": False}
+    worker: dict[str, Any] = {"cls": SubprocessWorker, "options": {"worker_kwargs": options}}
+    dashboard = find_spec("bokeh") is not None
+    cluster = SpecCluster(
+        workers=dict.fromkeys(range(count), worker),
+        scheduler={
+            "cls": Scheduler,
+            "options": {"host": "127.0.0.1", "port": 0, "dashboard": dashboard, "dashboard_address": "127.0.0.1:0"},
+        },
+        worker=worker,
+        name="strombus",
+        silence_logs=logging.WARNING,
+    )
+    client = Client(cluster, set_as_default=False)
+    executor = DaskExecutor(client, [client, cluster])
+    try:
+        client.wait_for_workers(count, timeout=STARTUP)
+    except BaseException as error:
+        executor.close()
+        if isinstance(error, TimeoutError):
+            raise ExecutorError(f"{count} Dask workers did not start on this machine in {STARTUP:g} s") from error
+        raise
+    return executor

@@ -1,0 +1,156 @@
+"""A gang on Dask: one strictly pinned task for each worker process, watched from the driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from distributed import Client, Future, Semaphore
+
+from strombus.errors import ExecutorError, GangError, GangTimeout, GangUnavailable
+from strombus.executors.base import Control
+from strombus.executors.board import Board, BoardPump, new_run_id
+from strombus.executors.calls import Failure, dump
+from strombus.executors.dask_channels import QueueBoardChannel
+from strombus.executors.dask_tasks import run_gang_member
+from strombus.executors.members import GRACE, LEASE, Superseded
+from strombus.types import Event
+
+__all__ = ["alive_workers", "run_gang"]
+
+WATCH = 1.0
+"""Seconds between two looks at the scheduler's list of workers."""
+
+
+def alive_workers(client: Client, among: Sequence[str] | None = None) -> dict[str, int]:
+    """Return the threads of each worker that the scheduler knows, sorted by address."""
+    try:
+        found = client.sync(client.scheduler.ncores, workers=among, callback_timeout=LEASE)
+    except (TimeoutError, OSError) as error:
+        raise ExecutorError(
+            f"the Dask scheduler {client.scheduler.address} did not answer within {LEASE:g} s ({error}); does it run?"
+        ) from error
+    return dict(sorted(found.items()))
+
+
+def run_gang(
+    client: Client,
+    body: Callable[..., Any],
+    payloads: Sequence[Any],
+    shared: Future | None,
+    timeout: float,
+    on_event: Callable[[int, Event], None] | None,
+    control: Control | None,
+    attempt: int,
+) -> list[Any]:
+    """Run a gang; see `Executor.gang`."""
+    call = dump(body, "body")
+    blobs = [dump(payload, f"payload {rank}") for rank, payload in enumerate(payloads)]
+    workers = list(alive_workers(client))
+    if len(payloads) > len(workers):
+        raise GangUnavailable(
+            f"a gang of {len(payloads)} members needs as many worker processes, the Dask cluster has {len(workers)}; "
+            "ask for fewer workers, or start more (`client.wait_for_workers`)"
+        )
+    with leased_workers(client, workers, len(payloads), timeout) as chosen:
+        board = Board(len(payloads), new_run_id(), attempt, timeout)
+        with BoardPump(board, lambda: QueueBoardChannel(client, board.run_id), idle=0.25):
+            inputs = [] if shared is None else [shared]
+            futures = [
+                client.submit(
+                    run_gang_member,
+                    board.ticket(rank),
+                    call,
+                    blobs[rank],
+                    *inputs,
+                    key=f"strombus-gang-{board.run_id}-{rank}",
+                    workers=[worker],
+                    allow_other_workers=False,
+                    pure=False,
+                    retries=0,
+                )
+                for rank, worker in enumerate(chosen)
+            ]
+            watch = _Watch(client, board, chosen, futures)
+            try:
+                board.supervise(watch, on_event, control)
+                return [watch.result(rank) for rank in range(len(futures))]
+            except GangError:
+                raise board.error(watch.failures()) from None
+            finally:
+                client.cancel(futures)
+
+
+@contextmanager
+def leased_workers(client: Client, workers: list[str], count: int, timeout: float) -> Iterator[list[str]]:
+    """Hold `count` workers against other gangs, taken in sorted order so that two gangs never wait for each other.
+
+    Each lease is renewed by this client and runs out by itself after a driver's death; `distributed.MultiLock`
+    would stay taken.
+    """
+    leases = {
+        worker: Semaphore(1, f"strombus-gang-{worker}", scheduler_rpc=client.scheduler, loop=client.loop)
+        for worker in workers
+    }
+    for lease in leases.values():
+        lease.register()
+    busy = {worker: lease.get_value() if count < len(workers) else 0 for worker, lease in leases.items()}
+    chosen = sorted(sorted(workers, key=lambda worker: (busy[worker], worker))[:count])
+    deadline = time.monotonic() + timeout
+    with ExitStack() as held:
+        for worker in chosen:
+            if not leases[worker].acquire(timeout=max(0.0, deadline - time.monotonic())):
+                raise GangTimeout(
+                    f"waited {timeout:g} s for worker {worker}, held by another gang; let it end, or raise `timeout`"
+                )
+            held.callback(leases[worker].release)
+        yield chosen
+
+
+class _Watch:
+    """Tells the board which members' workers are gone; called several times a second, looks once."""
+
+    def __init__(self, client: Client, board: Board, workers: list[str], futures: list[Future]) -> None:
+        self._client = client
+        self._board = board
+        self._workers = workers
+        self._futures = futures
+        self._due = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + WATCH
+        alive = alive_workers(self._client, self._workers)
+        for rank, (worker, future) in enumerate(zip(self._workers, self._futures, strict=True)):
+            if worker not in alive and not future.done():
+                self._board.lose(rank, f"the scheduler lost its worker {worker} (killed, or out of memory?)")
+            elif future.status in ("error", "cancelled", "lost"):
+                self._board.lose(rank, f"its task ended as {future.status}")
+
+    def result(self, rank: int) -> Any:
+        """Return what a member that has finished returned."""
+        deadline = time.monotonic() + LEASE + GRACE
+        while not self._futures[rank].done():
+            self()
+            if self._board.lost or time.monotonic() > deadline:
+                raise GangError(f"member {rank} was lost: its result did not come", rank)
+            time.sleep(0.01)
+        result = self._client.gather(self._futures[rank])
+        if isinstance(result, Superseded | Failure):
+            raise GangError(f"member {rank} returned no result: {result}", rank)
+        return result
+
+    def failures(self) -> dict[int, Failure]:
+        """Return what failing members returned: it carries their exceptions."""
+        deadline = time.monotonic() + 1.0
+        while not all(future.done() for future in self._futures) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        found = {
+            rank: self._client.gather(future)
+            for rank, future in enumerate(self._futures)
+            if future.status == "finished"
+        }
+        return {rank: failure for rank, failure in found.items() if isinstance(failure, Failure)}

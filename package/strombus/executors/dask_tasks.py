@@ -1,0 +1,120 @@
+"""What the Dask executor runs on workers: module-level functions that return failures as values."""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from distributed import get_client, get_worker
+
+from strombus.executors.calls import Failure, load, run_task
+from strombus.executors.dask_channels import QueueMemberChannel
+from strombus.executors.members import LinkedMember, MemberPump, Ticket, run_member
+from strombus.executors.values import Packed
+
+__all__ = ["by_value", "merge_group", "probe_versions", "run_gang_member", "run_part", "view_value"]
+
+
+def open_inputs(many: bool, inputs: Sequence[Any]) -> Any:
+    """Return what a task is given for its shared values: None, one value, or a tuple."""
+    values = tuple(value.get() if isinstance(value, Packed) else value for value in inputs)
+    if many:
+        return values
+    return values[0] if values else None
+
+
+def run_part(call: bytes, number: int, blob: bytes | None, native: Any, many: bool, *inputs: Any) -> Any:
+    """Run a task on one part: its result, or a `Failure` (also one that an input brings along)."""
+    if failures := [value for value in inputs if isinstance(value, Failure)]:
+        return failures[0]
+    try:
+        task = load(call)
+        part = native if blob is None else load(blob)
+    except Exception as error:
+        return Failure.of(error, number)
+    return run_task(task, part, number, partial(open_inputs, many, inputs), get_worker().state.nthreads)
+
+
+def merge_group(call: bytes, *items: Any) -> Any:
+    """Fold `items` from left to right.
+
+    The first is copied: `merge` may reuse its memory, and Dask may run this task again on the same items.
+    """
+    if failures := [item for item in items if isinstance(item, Failure)]:
+        return failures[0]
+    return _run(lambda merge: _fold(merge, items), call)
+
+
+def _fold(merge: Callable[[Any, Any], Any], items: Sequence[Any]) -> Any:
+    merged = copy.deepcopy(items[0])
+    for item in items[1:]:
+        merged = merge(merged, item)
+    return merged
+
+
+def view_value(call: bytes, value: Any) -> Any:
+    """Return ``view(value)``."""
+    if isinstance(value, Failure):
+        return value
+    return _run(lambda view: view(open_inputs(False, [value])), call)
+
+
+def _run(use: Callable[[Any], Any], call: bytes) -> Any:
+    try:
+        return use(load(call))
+    except Exception as error:
+        return Failure.of(error)
+
+
+def run_gang_member(ticket: Ticket, call: bytes, payload: bytes, *inputs: Any) -> Any:
+    """Run one member of a gang in this worker's process."""
+    worker = get_worker()
+    member = LinkedMember(ticket, urlsplit(worker.address).hostname)
+    try:
+        body, own = load(call), load(payload)
+    except Exception as error:
+        body, own = partial(_fail, error), None
+    client = get_client()
+    with MemberPump(member, lambda: QueueMemberChannel(client, ticket.run_id, member.address), idle=0.25):
+        return run_member(member, body, partial(_open_shared, inputs), own, worker.state.nthreads)
+
+
+def _fail(error: BaseException, *_: Any) -> None:
+    raise error
+
+
+def _open_shared(inputs: Sequence[Any]) -> Any:
+    if inputs and isinstance(inputs[0], Failure):
+        raise inputs[0].to_error()
+    return open_inputs(False, inputs)
+
+
+def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a copy of a self-contained function that travels by value, to workers that lack Strombus."""
+    assert isinstance(function, types.FunctionType)
+    twin = types.FunctionType(function.__code__, {"__builtins__": __builtins__}, function.__name__)
+    twin.__module__ = "__main__"
+    return twin
+
+
+def probe_versions() -> dict[str, str]:
+    """Return the versions of what must match; a package that is not there is left out.
+
+    Only Strombus is imported: this runs in the worker's event loop, which torch's import would hold up.
+    """
+    import platform
+    from importlib import import_module, metadata
+
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in ("strombus", "torch", "numpy"):
+        try:
+            if name == "strombus":
+                import_module(name)
+            found[name] = metadata.version(name)
+        except Exception:  # whatever goes wrong there, it cannot be used there
+            continue
+    return found
