@@ -26,6 +26,7 @@ from strombus.networks.flat import (
 from strombus.networks.forward import Forward
 from strombus.networks.losses import Loss
 from strombus.networks.objective import LossFunction, Objective
+from strombus.networks.regularization import Regularization
 from strombus.networks.replica import Replica
 from strombus.networks.tensors import convert_inputs
 from strombus.networks.updater import check_updater
@@ -116,6 +117,11 @@ class Network:
         """Type of the trainable parameters, or of the first floating parameter where none is trainable."""
         candidates = [*trainable(self.module).values(), *self.module.parameters()]
         return next((p.dtype for p in candidates if p.is_floating_point()), torch.get_default_dtype())
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the first output's loss is one over class numbers (cross entropy, NLL)."""
+        return self.objective is not None and self.objective.losses[0].classes
 
     @property
     def updater(self) -> UpdaterState | None:
@@ -213,6 +219,10 @@ class Network:
                 part.training = mode
         arrays = tuple(to_numpy(output) for output in outputs)
         return arrays if self.several else arrays[0]
+
+    def regularization(self) -> float:
+        """Return ``l1 * sum|W| + l2 / 2 * sum W**2`` of the values as they are."""
+        return Regularization(self.l1, self.l2).value(trainable(self.module).values())
 
     def summary(self) -> str:
         """Return a table of the parameters: name, shape, number of values, whether training changes it."""

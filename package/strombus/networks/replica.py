@@ -18,6 +18,7 @@ from strombus.errors import ConfigurationError, DataError, NonFiniteError
 from strombus.networks.flat import flatten_, read_buffers, write_buffers_
 from strombus.networks.forward import Forward
 from strombus.networks.objective import Objective
+from strombus.networks.regularization import Regularization
 from strombus.networks.tensors import Masks, Tensors, convert_inputs, to_tensors
 from strombus.networks.updater import read_updater, write_updater_
 from strombus.types import DataSet, MultiDataSet, NetworkState, UpdaterState
@@ -70,7 +71,7 @@ class Replica:
         self.iteration = network.iteration
         self.objective = None if network.objective is None else network.objective.to(self.device)
         self._network = network
-        self._weights = [parameter for parameter in self.flat.parameters if parameter.ndim >= 2]
+        self._regularization = Regularization(network.l1, network.l2)
         self._forward = Forward(self.module, network.several)
         self._optimizer: Optimizer | None = None
         self._schedule: LRScheduler | None = None
@@ -195,14 +196,7 @@ class Replica:
 
     def regularization(self) -> float:
         """Return ``l1 * sum|W| + l2 / 2 * sum W**2`` over the weights (trainable, two dimensions or more)."""
-        total = 0.0
-        with torch.no_grad():
-            for weight in self._weights:
-                if self._network.l1:
-                    total += self._network.l1 * float(weight.abs().sum())
-                if self._network.l2:
-                    total += self._network.l2 / 2 * float(weight.square().sum())
-        return total
+        return self._regularization.value(self.flat.parameters)
 
     def _made(self) -> tuple[Optimizer, LRScheduler | None]:
         """Make optimizer and schedule, and see whether a step needs a closure (LBFGS)."""
@@ -217,9 +211,9 @@ class Replica:
         self.optimizer.zero_grad()
         slices = self._network.accumulate
         loss, count = self._backward(batch) if slices == 1 else self._accumulate(batch, slices)
-        if self._network.l1 or self._network.l2:
+        if self._regularization:
             loss += self.regularization()
-            self._regularize()
+            self._regularization.add_gradient_(self.flat.parameters)
         if not math.isfinite(loss):
             raise NonFiniteError(_explain(loss, self.iteration, source))
         return loss, count
@@ -246,17 +240,6 @@ class Replica:
         with self._precision():
             outputs = self._forward(batch.features, batch.features_masks)
             return self._objective().mean(outputs, batch)
-
-    def _regularize(self) -> None:
-        l1, l2 = self._network.l1, self._network.l2
-        with torch.no_grad():
-            for weight in self._weights:
-                if weight.grad is None:
-                    weight.grad = torch.zeros_like(weight)
-                if l2:
-                    weight.grad.add_(weight, alpha=l2)
-                if l1:
-                    weight.grad.add_(weight.sign(), alpha=l1)
 
     def _evaluate(self, features: tuple[Tensor, ...], masks: Masks) -> tuple[Tensor, ...]:
         if self.module.training:
