@@ -163,4 +163,4 @@ def _check_call(function: Callable[..., Any], name: str, takes: str, *arguments:
 
 
 def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}"
+    return type(value).__name__
