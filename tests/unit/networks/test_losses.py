@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -91,10 +92,7 @@ def test_workers_count_weighted_means_are_the_big_batchs_mean(
     masks = None if mask is None else torch.from_numpy(np.random.default_rng(seed).integers(0, 2, mask)).double()
     total, count = loss.mean(output, labels, masks)
     edges = [0, *sorted(cuts), len(output)]
-    pieces = [
-        loss.mean(output[a:b], labels[a:b], None if masks is None else masks[a:b])
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    pieces = [loss.mean(output[a:b], labels[a:b], None if masks is None else masks[a:b]) for a, b in pairwise(edges)]
     assert sum(c for _, c in pieces) == pytest.approx(count, abs=1e-12)
     if not count:
         assert float(total) == 0
