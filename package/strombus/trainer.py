@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strombus.callbacks import Callback, EpochRecord, FitPlan, ProgressBar
-from strombus.data import Source
+from strombus.data import NativeCollection, Source, open_source
 from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation import Evaluation, Metric
 from strombus.executors import Executor, resolve
@@ -23,7 +23,7 @@ from strombus.masters.base import Progress, TrainingJob, TrainingMaster
 from strombus.networks import Network
 from strombus.partitioning import DefaultRepartitioner
 from strombus.stats import Recorder, TrainingStats
-from strombus.types import NetworkState, Partition
+from strombus.types import NativePartition, NetworkState, Partition
 from strombus.worker.scoring import (
     LossSum,
     ScoringWork,
@@ -204,18 +204,15 @@ class Trainer:
         for watcher in watchers:
             watcher.on_fit_start(plan)
 
-    @contextmanager
-    def _readable(self, data: Any, master: TrainingMaster | None = None) -> Iterator[Source]:
+    def _readable(self, data: Any, master: TrainingMaster) -> AbstractContextManager[Source]:
         """Open data so that every worker can read it, exporting what is not yet in Zarr."""
-        export = master is not None and master.rdd_training_approach == "Export"
-        with readable_source(
+        return readable_source(
             data,
             self.executor,
-            export=export,
-            directory=master.export_directory if master else None,
-            batch_size=master.batch_size_per_worker if master else 64,
-        ) as source:
-            yield source
+            export=master.rdd_training_approach == "Export",
+            directory=master.export_directory,
+            batch_size=master.batch_size_per_worker,
+        )
 
     # -- scoring, evaluation, inference ----------------------------------------------------------
 
@@ -239,7 +236,9 @@ class Trainer:
                 total: LossSum = self.executor.map_reduce(score_part, parts, merge_losses, shared).get()
             finally:
                 shared.free()
-        penalty = self.network.regularization()
+        if not total.count:
+            raise DataError("the data holds no examples")
+        penalty = self.network.replica('cpu').regularization() if self.network.l1 or self.network.l2 else 0.0
         return total.total / total.count + penalty if average else total.total + penalty * total.count
 
     def evaluate(self, data: Any, batch_size: int = 64) -> Evaluation:
@@ -274,23 +273,30 @@ class Trainer:
                 pieces = list(self.executor.map(predict_part, parts, shared))
             finally:
                 shared.free()
-        outputs = tuple(np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+        filled = [piece for piece in pieces if piece]
+        if not filled:
+            raise DataError("the data holds no examples")
+        outputs = tuple(np.concatenate(arrays) for arrays in zip(*filled, strict=True))
         return outputs[0] if len(outputs) == 1 else outputs
 
     @contextmanager
     def _work(
         self, data: Any, batch_size: int, metrics: tuple[Metric, ...] = ()
-    ) -> Iterator[tuple[ScoringWork, tuple[Partition, ...]]]:
+    ) -> Iterator[tuple[ScoringWork, tuple[Partition | NativePartition, ...]]]:
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
-        with self._readable(data) as source:
-            if not source.rows:
+        source = open_source(data)
+        if isinstance(source, NativeCollection):
+            yield ScoringWork(self.network, None, batch_size, metrics), tuple(source.partitions())
+            return
+        with readable_source(source, self.executor, batch_size=batch_size) as readable:
+            if not readable.rows:
                 raise DataError("the data holds no examples")
             # A few partitions for each slot, so that a slow one does not hold up the rest.
             slots = self.executor.capacity().slots or 1
             pieces = DefaultRepartitioner(max_partitions=4 * slots if slots > 1 else 1)
-            parts = pieces.plan([source.rows], workers=slots, batch_size=batch_size)
-            yield ScoringWork(self.network, source, batch_size, metrics), parts
+            parts = pieces.plan([readable.rows], workers=slots, batch_size=batch_size)
+            yield ScoringWork(self.network, readable, batch_size, metrics), parts
 
     # -- closing ---------------------------------------------------------------------------------
 

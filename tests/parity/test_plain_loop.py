@@ -158,7 +158,7 @@ def test_batch_norm_buffers_are_averaged(executor):
     torch.testing.assert_close(dict(one_round.module.named_buffers())["1.running_mean"], expected)
 
 
-@pytest.mark.parametrize(("optimizer", "save_updater"), itertools.product(["momentum", "adam"], [True, False]))
+@pytest.mark.parametrize(("optimizer", "save_updater"), list(itertools.product(["momentum", "adam"], [True, False])))
 def test_updater_state_is_averaged_or_left(executor, optimizer, save_updater):
     features, labels = make_data(20)
     network = make_network(optimizer)

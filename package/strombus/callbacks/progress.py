@@ -33,7 +33,11 @@ class ProgressBar(Callback):
         workers = f"{plan.workers} worker{'s' * (plan.workers != 1)}"
         if self._file.isatty():
             self._bar = tqdm(
-                total=plan.epochs * plan.examples, unit=" examples", unit_scale=True, file=self._file, dynamic_ncols=True
+                total=plan.epochs * plan.examples,
+                unit=" examples",
+                unit_scale=True,
+                file=self._file,
+                dynamic_ncols=True,
             )
             self._bar.set_description(f"training on {plan.backend}, {workers}")
         else:

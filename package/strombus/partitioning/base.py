@@ -34,9 +34,7 @@ class Repartitioner(BaseModel, ABC):
     def _partition_rows(self, part_rows: Sequence[int], workers: int, batch_size: int, seed: int) -> list[int]:
         """Return the rows of each partition, in order."""
 
-    def plan(
-        self, part_rows: Sequence[int], *, workers: int, batch_size: int, seed: int = 0
-    ) -> tuple[Partition, ...]:
+    def plan(self, part_rows: Sequence[int], *, workers: int, batch_size: int, seed: int = 0) -> tuple[Partition, ...]:
         """Plan one epoch.
 
         Parameters

@@ -65,5 +65,7 @@ class TrainingStats:
             writer.writerow(["rank", "host", "started", "seconds", *names])
             for event in events:
                 figures = [event.values.get(name, "") for name in names]
-                writer.writerow(["" if event.rank is None else event.rank, event.host, event.started, event.seconds, *figures])
+                writer.writerow(
+                    ["" if event.rank is None else event.rank, event.host, event.started, event.seconds, *figures]
+                )
         return path

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strombus.data import Source, Window, epoch_order, read_batches
+from strombus.data import Source, epoch_order, read_batches, rebatch
 from strombus.errors import DataError
 from strombus.evaluation import Metric
 from strombus.networks import Network, Replica
 from strombus.partitioning import batch_sizes
-from strombus.types import DataSet, MultiDataSet, Partition
+from strombus.types import DataSet, MultiDataSet
 from strombus.worker.bench import Workbench
 
 __all__ = ["LossSum", "ScoringWork", "evaluate_part", "merge_losses", "merge_metrics", "predict_part", "score_part"]
@@ -25,14 +25,22 @@ class ScoringWork:
     """What stays the same for all partitions; shared with the workers once."""
 
     network: Network
-    source: Source
+    source: Source | None  # None: the parts are an engine's own partitions
     batch_size: int
     metrics: tuple[Metric, ...] = ()
     bench: Workbench = field(default_factory=Workbench)
 
-    def order(self) -> tuple[Window, ...]:
-        """Return the natural order of the rows."""
-        return epoch_order(self.source.blocks(), seed=0, epoch=0, shuffle=False)
+    def batches(self, part: Any) -> Iterator[DataSet | MultiDataSet]:
+        """Yield the minibatches of a partition: rows of the source, or objects that an engine has opened."""
+        if self.source is None:
+            yield from rebatch(part, self.batch_size)
+            return
+        order = epoch_order(self.source.blocks(), seed=0, epoch=0, shuffle=False)
+        sizes = batch_sizes(part.rows, self.batch_size, "keep")
+        with read_batches(
+            self.source, order, part.start, part.stop, sizes, seed=0, epoch=0, shuffle=False, prefetch=2
+        ) as batches:
+            yield from batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +51,11 @@ class LossSum:
     count: float = 0.0
 
 
-def _batches(work: ScoringWork, part: Partition) -> Iterator[DataSet | MultiDataSet]:
-    sizes = batch_sizes(part.rows, work.batch_size, "keep")
-    with read_batches(
-        work.source, work.order(), part.start, part.stop, sizes, seed=0, epoch=0, shuffle=False, prefetch=2
-    ) as batches:
-        yield from batches
-
-
-def score_part(work: ScoringWork, part: Partition) -> LossSum:
+def score_part(work: ScoringWork, part: Any) -> LossSum:
     """Sum the loss over a partition, without regularisation."""
     total = count = 0.0
     with work.bench.replica_of(work.network) as replica:
-        for batch in _batches(work, part):
+        for batch in work.batches(part):
             loss, terms = replica.score(batch)
             total += loss * terms
             count += terms
@@ -67,11 +67,11 @@ def merge_losses(left: LossSum, right: LossSum) -> LossSum:
     return LossSum(left.total + right.total, left.count + right.count)
 
 
-def evaluate_part(work: ScoringWork, part: Partition) -> tuple[Metric, ...]:
+def evaluate_part(work: ScoringWork, part: Any) -> tuple[Metric, ...]:
     """Run all metrics over a partition in one pass."""
     metrics = tuple(metric.fresh() for metric in work.metrics)
     with work.bench.replica_of(work.network) as replica:
-        for batch in _batches(work, part):
+        for batch in work.batches(part):
             labels, output, mask = _first_output(replica, batch)
             for metric in metrics:
                 metric.add(labels, output, mask)
@@ -83,18 +83,16 @@ def merge_metrics(left: tuple[Metric, ...], right: tuple[Metric, ...]) -> tuple[
     return tuple(a.merge(b) for a, b in zip(left, right, strict=True))
 
 
-def predict_part(work: ScoringWork, part: Partition) -> tuple[NDArray[Any], ...]:
+def predict_part(work: ScoringWork, part: Any) -> tuple[NDArray[Any], ...]:
     """Return the network's outputs for a partition, one array for each output."""
     with work.bench.replica_of(work.network) as replica:
-        rows = [_outputs(replica, batch) for batch in _batches(work, part)]
+        rows = [_outputs(replica, batch) for batch in work.batches(part)]
     return tuple(np.concatenate(arrays) for arrays in zip(*rows, strict=True))
 
 
 def _outputs(replica: Replica, batch: DataSet | MultiDataSet) -> tuple[NDArray[Any], ...]:
-    return tuple(
-        output.float().cpu().numpy() if output.dtype.itemsize < 4 else output.cpu().numpy()
-        for output in replica.forward(batch)
-    )
+    outputs = replica.forward(batch)
+    return tuple(output.cpu().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
 
 def _first_output(
