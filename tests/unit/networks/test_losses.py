@@ -95,7 +95,7 @@ def test_workers_count_weighted_means_are_the_big_batchs_mean(
     pieces = [loss.mean(output[a:b], labels[a:b], None if masks is None else masks[a:b]) for a, b in pairwise(edges)]
     assert sum(c for _, c in pieces) == pytest.approx(count, abs=1e-12)
     if not count:
-        assert float(total) == 0
+        assert total.item() == 0
         return
     merged = sum(value * c for value, c in pieces) / count
     torch.testing.assert_close(merged, total, rtol=1e-12, atol=1e-12)
@@ -142,7 +142,7 @@ def test_all_labels_ignored_is_nothing_rather_than_nan() -> None:
     output = scores(3, 4).requires_grad_()
     value, count = Loss(nn.CrossEntropyLoss()).mean(output, torch.full((3,), -100))
     value.backward()
-    assert (float(value), count, float(output.grad.abs().sum())) == (0, 0, 0)
+    assert (value.item(), count, output.grad.abs().sum().item()) == (0, 0, 0)
 
 
 def test_labels_are_cast_to_what_the_loss_compares() -> None:
