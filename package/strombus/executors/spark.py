@@ -21,7 +21,7 @@ from strombus.executors.spark_tasks import (
     fold,
     open_outcome,
 )
-from strombus.executors.values import Packed
+from strombus.executors.values import Packed, as_tuple
 from strombus.types import Capacity, Event
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ class SparkExecutor(Executor):
         return self._stream(self._on_part(task, shared, source), source)
 
     def _on_part(self, task: Task, shared: Any, source: Source) -> TaskOnPart:
+        _broadcast(shared)
         return TaskOnPart(_name(task), dump(task, "the task"), shared, task_cpus(self.context), source.numbers)
 
     def _stream(self, task: TaskOnPart, source: Source) -> Iterator[Any]:
@@ -196,6 +197,7 @@ class SparkExecutor(Executor):
     ) -> list[R]:
         """Run the members as one barrier stage that is never relaunched."""
         ensure_running(self.context)
+        _broadcast(shared)
         return run_gang(self.context, body, payloads, shared, timeout, on_event, control, attempt)
 
     def check(self) -> None:
@@ -208,6 +210,13 @@ class SparkExecutor(Executor):
         opened, self._opened = self._opened, False
         if opened:
             self.context.stop()
+
+
+def _broadcast(shared: Any) -> None:
+    """Broadcast what is not yet, here: an error inside PySpark's pickler would lose its type."""
+    for one in as_tuple(shared):
+        if isinstance(one, SparkShared):
+            one.broadcast()
 
 
 def _name(task: Task) -> str:
