@@ -17,7 +17,7 @@ _WHERE = {
     "EpochRecord": "strombus.callbacks",
     "EqualRepartitioner": "strombus.partitioning",
     "Evaluation": "strombus.evaluation",
-    "Executor": "strombus.executors",
+    "Executor": "strombus.executors.base",
     "FitResult": "strombus.trainer",
     "MultiDataSet": "strombus.types",
     "MultiLayerNetwork": "strombus.networks",
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from strombus import data, errors
     from strombus.callbacks import Callback, EpochRecord
     from strombus.evaluation import Evaluation
-    from strombus.executors import Executor
+    from strombus.executors.base import Executor
     from strombus.masters.base import TrainingMaster
     from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
     from strombus.networks import ComputationGraph, MultiLayerNetwork

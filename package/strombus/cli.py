@@ -32,7 +32,7 @@ class _Commands(click.Group):
         except (errors.StrombusError, KeyboardInterrupt) as error:
             if ctx.params.get("verbose"):
                 traceback.print_exc()
-            known = next(code for kind, code in (*EXIT_CODES, (BaseException, 1)) if isinstance(error, kind))
+            known = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
             message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
             click.echo(f"Error: {message}", err=True)
             sys.exit(known)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,7 +18,8 @@ from strombus.callbacks import Callback, EpochRecord, FitPlan, ProgressBar
 from strombus.data import NativeCollection, Source, open_source
 from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation import Evaluation, Metric
-from strombus.executors import Executor, resolve
+from strombus.executors import resolve
+from strombus.executors.base import Executor
 from strombus.exporting import readable_source
 from strombus.masters.base import Progress, TrainingJob, TrainingMaster
 from strombus.networks import Network
@@ -159,31 +161,45 @@ class Trainer:
             When the data cannot be used; TaskError when a worker fails.
         """
         master = self._master_to_fit(epochs)
-        seed = master.rng_seed if master.rng_seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         watchers = [*callbacks, *([ProgressBar()] if progress else [])]
         recorder = Recorder(master.collect_training_stats)
         started = time.perf_counter()
         with ExitStack() as stack:
             with recorder.phase("export"):
-                source = stack.enter_context(self._readable(data, master))
-                checked = None if validation is None else stack.enter_context(self._readable(validation, master))
+                source = stack.enter_context(self._trainable(data, master))
+                checked = None if validation is None else stack.enter_context(self._trainable(validation, master))
             fit = _Fit(self, watchers, checked)
-            stats = TrainingStats(recorder.events)
             job = TrainingJob(
-                self.network, source, self.executor, epochs, seed, fit, first_epoch=self.network.epoch, stats=stats
+                self.network,
+                source,
+                self.executor,
+                workers=master.workers or self.executor.capacity().slots or 1,
+                epochs=epochs,
+                seed=master.rng_seed if master.rng_seed is not None else secrets.randbits(31),
+                observer=fit,
+                first_epoch=self.network.epoch,
+                stats=TrainingStats(recorder.events),
             )
-            self._announce(watchers, job, master)
-            try:
-                if source.rows:
-                    self.network.load_state(master.train(job))
-                else:
-                    logger.warning("the data holds no examples: nothing was trained")
-            finally:
-                self.stats.add(stats.events)
-                for watcher in watchers:
-                    watcher.on_fit_end()
+            self._run(job, master, watchers)
         seconds = time.perf_counter() - started
-        return FitResult(self.network, tuple(fit.records), fit.all_examples, fit.all_minibatches, seconds, seed, stats)
+        return FitResult(
+            self.network, tuple(fit.records), fit.all_examples, fit.all_minibatches, seconds, job.seed, job.stats
+        )
+
+    def _run(self, job: TrainingJob, master: TrainingMaster, watchers: Sequence[Callback]) -> None:
+        rows = job.source.rows if isinstance(job.source, Source) else sum(job.source.counts(job.executor))
+        plan = FitPlan(job.epochs, rows, job.workers, job.executor.name)
+        for watcher in watchers:
+            watcher.on_fit_start(plan)
+        try:
+            if rows:
+                self.network.load_state(master.train(job))
+            else:
+                logger.warning("the data holds no examples: nothing was trained")
+        finally:
+            self.stats.add(job.stats.events)
+            for watcher in watchers:
+                watcher.on_fit_end()
 
     def _master_to_fit(self, epochs: int) -> TrainingMaster:
         if self.master is None:
@@ -198,18 +214,16 @@ class Trainer:
             raise ConfigurationError(f"epochs must be at least 1, got {epochs}")
         return self.master
 
-    def _announce(self, watchers: Sequence[Callback], job: TrainingJob, master: TrainingMaster) -> None:
-        workers = master.workers or self.executor.capacity().slots or 1
-        plan = FitPlan(job.epochs, job.source.rows, workers, self.executor.name)
-        for watcher in watchers:
-            watcher.on_fit_start(plan)
-
-    def _readable(self, data: Any, master: TrainingMaster) -> AbstractContextManager[Source]:
-        """Open data so that every worker can read it, exporting what is not yet in Zarr."""
+    def _trainable(self, data: Any, master: TrainingMaster) -> AbstractContextManager[Source | NativeCollection]:
+        """Open data for the workers: what is not yet in Zarr is exported, or trained from the engine's memory."""
+        export = master.rdd_training_approach == "Export"
+        source = open_source(data)
+        if isinstance(source, NativeCollection) and not export:
+            return nullcontext(source)
         return readable_source(
-            data,
+            source,
             self.executor,
-            export=master.rdd_training_approach == "Export",
+            export=export,
             directory=master.export_directory,
             batch_size=master.batch_size_per_worker,
         )
@@ -238,7 +252,7 @@ class Trainer:
                 shared.free()
         if not total.count:
             raise DataError("the data holds no examples")
-        penalty = self.network.replica('cpu').regularization() if self.network.l1 or self.network.l2 else 0.0
+        penalty = self.network.regularization()
         return total.total / total.count + penalty if average else total.total + penalty * total.count
 
     def evaluate(self, data: Any, batch_size: int = 64) -> Evaluation:
@@ -318,7 +332,9 @@ class Trainer:
 class _Fit:
     """Follow one fit: keep the books of each epoch, validate, tell the callbacks."""
 
-    def __init__(self, trainer: Trainer, watchers: Sequence[Callback], validation: Source | None) -> None:
+    def __init__(
+        self, trainer: Trainer, watchers: Sequence[Callback], validation: Source | NativeCollection | None
+    ) -> None:
         self.trainer, self.watchers, self.validation = trainer, watchers, validation
         self.records: list[EpochRecord] = []
         self.all_examples = self.all_minibatches = 0

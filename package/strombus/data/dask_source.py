@@ -41,14 +41,14 @@ class DaskCollection(NativeCollection):
         for cut in cuts:
             groups[cut.cell].append(cut)
         cells = [
-            dask.delayed(_join)([dask.delayed(_cut)(self._delayed[cut.partition], cut) for cut in group], size)
-            for group, size in zip(groups, sizes, strict=True)
+            dask.delayed(_join)([dask.delayed(_cut)(self._delayed[cut.partition], cut) for cut in group], number, size)
+            for number, (group, size) in enumerate(zip(groups, sizes, strict=True))
         ]
         client = getattr(executor, "client", None)
         if client is not None:
             self._cells = client.compute(cells)
         else:
-            self._cells = [dask.delayed(cell) for cell in dask.compute(*cells, scheduler="synchronous")]
+            self._cells = [dask.delayed(cell, traverse=False) for cell in dask.compute(*cells, scheduler="synchronous")]
         return [NativePartition(self.engine, handle, index) for index, handle in enumerate(self._cells)]
 
     def release(self) -> None:
@@ -63,8 +63,8 @@ def _cut(partition: Any, cut: Cut) -> list[Rows]:
     return [rows for _, _, rows in cut_rows(partition, [cut])]
 
 
-def _join(groups: list[list[Rows]], size: int) -> Rows:
-    return join_cuts((rows for group in groups for rows in group), size)
+def _join(groups: list[list[Rows]], number: int, size: int) -> tuple[int, Rows]:
+    return number, join_cuts((rows for group in groups for rows in group), size)
 
 
 def from_bag(bag: Any) -> DaskCollection:

@@ -12,7 +12,7 @@ from strombus.data.rows import Rows, iterate_rows, load_cell
 from strombus.errors import ConfigurationError, DataError
 from strombus.types import DataSet, NativePartition
 
-__all__ = ["Cut", "NativeCollection", "count_rows", "cut_rows", "join_cuts", "plan_cells", "table_rows"]
+__all__ = ["Cut", "NativeCollection", "count_rows", "cut_rows", "join_cuts", "open_cell", "plan_cells", "table_rows"]
 
 
 class Cut(NamedTuple):
@@ -33,14 +33,17 @@ class NativeCollection(ABC):
     """
 
     engine: str
+    _counts: list[int] | None = None
 
     @abstractmethod
     def partitions(self) -> list[NativePartition]:
         """Return the partitions in order; each opens as an iterable of `DataSet` or `MultiDataSet`."""
 
     def counts(self, executor: Any) -> list[int]:
-        """Return the rows of each partition; one pass over the data on the engine."""
-        return [int(count) for count in executor.map(count_rows, self.partitions())]
+        """Return the rows of each partition; the first call is one pass over the data on the engine."""
+        if self._counts is None:
+            self._counts = [int(count) for count in executor.map(count_rows, self.partitions())]
+        return list(self._counts)
 
     def arrange(self, executor: Any, sizes: Sequence[int], storage_level: str | None = None) -> list[NativePartition]:
         """Redistribute the rows, in order, into cells of exactly these numbers of rows.
@@ -57,7 +60,7 @@ class NativeCollection(ABC):
         Returns
         -------
         list of NativePartition
-            In the engine's cache until `release`; `load_cell` gives a cell's rows as one object.
+            In the engine's cache until `release`; `open_cell` gives a cell's number and rows.
 
         Raises
         ------
@@ -82,6 +85,12 @@ class NativeCollection(ABC):
     @abstractmethod
     def release(self) -> None:
         """Drop what `arrange` holds in the engine's cache; a second call does nothing."""
+
+
+def open_cell(opened: Any) -> tuple[int, Rows]:
+    """Return number and rows of a cell, whether the engine gave the pair or an iterator over it."""
+    number, rows = opened if isinstance(opened, tuple) else next(iter(opened))
+    return int(number), rows
 
 
 def plan_cells(counts: Sequence[int], sizes: Sequence[int]) -> list[Cut]:

@@ -75,10 +75,12 @@ def _keyed(cuts: list[Cut], index: int, partition: Iterable[Rows]) -> Iterator[t
         yield cut.cell, (index, place, rows)
 
 
-def _cell(sizes: list[int], index: int, pieces: Iterable[tuple[int, tuple[int, int, Rows]]]) -> Iterator[Rows]:
+def _cell(
+    sizes: list[int], index: int, pieces: Iterable[tuple[int, tuple[int, int, Rows]]]
+) -> Iterator[tuple[int, Rows]]:
     # A shuffle brings the pieces in any order.
     ordered = sorted((piece for _, piece in pieces), key=lambda piece: piece[:2])
-    yield join_cuts((rows for _, _, rows in ordered), sizes[index])
+    yield index, join_cuts((rows for _, _, rows in ordered), sizes[index])
 
 
 def storage_level_named(name: str) -> Any:

@@ -15,19 +15,20 @@ from strombus.types import Capacity, Event
 __all__ = ["Control", "Executor", "Member", "Shared", "Task", "merge_plan"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 
 Task = Callable[[Any, Any], Any]
 """``task(shared_value, part) -> result``: pure and repeatable, since an engine may run it again."""
 
 
-class Shared(Protocol, Generic[T]):
+class Shared(Protocol, Generic[T_co]):
     """A value that every worker can read; picklable."""
 
-    def get(self) -> T:
+    def get(self) -> T_co:
         """Return the value, on a worker or on the driver."""
 
-    def look(self, view: Callable[[T], R]) -> R:
+    def look(self, view: Callable[[T_co], R]) -> R:
         """Return ``view(value)``, computed where the value lies, so that only the view travels."""
 
     def free(self) -> None:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
-from strombus.data import Source
+from strombus.data import NativeCollection, Source
 from strombus.errors import ConfigurationError, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.networks import Network
@@ -84,11 +84,15 @@ class Observer(Protocol):
 
 @dataclass
 class TrainingJob:
-    """One call of ``fit``, as a master sees it."""
+    """One call of ``fit``, as a master sees it.
+
+    `source` is readable by every worker, or a collection that the executor's engine holds.
+    """
 
     network: Network
-    source: Source
+    source: Source | NativeCollection
     executor: Executor
+    workers: int
     epochs: int
     seed: int
     observer: Observer
@@ -278,10 +282,11 @@ class TrainingMaster(BaseModel, ABC):
 
     # -- training --------------------------------------------------------------------------------
 
-    def choose_repartitioner(self, parts: int, workers: int) -> Repartitioner:
-        """Return the repartitioner that the options name, for data in `parts` parts."""
+    def choose_repartitioner(self, source: Source | NativeCollection, workers: int) -> Repartitioner:
+        """Return the repartitioner that the options name for `source`."""
         if self.repartitioner is not None:
             return self.repartitioner
+        parts = len(source.part_rows if isinstance(source, Source) else source.partitions())
         fits = self.repartition_data == "NumPartitionsWorkersDiffers" and parts == workers
         if self.repartition_data == "Never" or fits:
             return NoOpRepartitioner()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
+from strombus.data import Source
 from strombus.executors.base import Shared
 from strombus.masters.base import Progress, TrainingJob, TrainingMaster
+from strombus.masters.rounds import CellRounds, Rounds, SourceRounds
 from strombus.stats import Recorder
 from strombus.types import NetworkState, UpdaterState
-from strombus.worker.averaging import AveragingWork, Round, complete_state, summary_of, train_round
+from strombus.worker.averaging import AveragingWork, complete_state, summary_of
 from strombus.worker.bench import Feed
 from strombus.worker.merging import Averaged, Summary, finish_round, merge_contributions
 
@@ -66,18 +67,9 @@ class _Run:
 
     def __init__(self, master: ParameterAveragingTrainingMaster, job: TrainingJob) -> None:
         self.master, self.job = master, job
-        self.workers = master.workers or job.executor.capacity().slots or 1
         self.recorder = Recorder(master.collect_training_stats)
-        self.repartitioner = master.choose_repartitioner(len(job.source.part_rows), self.workers)
-        self.feed = Feed(
-            job.source,
-            batch_size=master.batch_size_per_worker,
-            seed=job.seed,
-            prefetch=master.worker_prefetch_num_batches,
-            last_batch=master.last_batch,
-            shuffle=master.shuffle,
-            keep_parts=self.repartitioner.keeps_parts,
-        )
+        with self.recorder.phase("split"):
+            self.rounds = _lay_out(master, job)
 
     def epochs(self) -> NetworkState:
         job = self.job
@@ -86,11 +78,12 @@ class _Run:
         shared = self._share(work)
         try:
             for epoch in range(job.first_epoch, job.first_epoch + job.epochs):
-                state = complete_state(work, self._epoch(epoch, shared, Averaged(state)))
+                state = complete_state(work, self._epoch(shared, Averaged(state, epoch)))
                 if job.observer.on_epoch(epoch, state):
                     break
         finally:
             shared.free()
+            self.rounds.close()
             job.stats.add(self.recorder.events)
         return state
 
@@ -98,26 +91,27 @@ class _Run:
         master = self.master
         return AveragingWork(
             self.job.network,
-            self.feed,
+            feed_of(master, self.job),
             save_updater=master.save_updater,
             updater=state.updater or self.job.network.replica("cpu").state().updater or UpdaterState(),
             weighting=master.weighting,
             hooks=master.training_hooks,
+            ranks=self.rounds.ranks,
             timed=master.collect_training_stats,
         )
 
-    def _epoch(self, epoch: int, work: Shared[AveragingWork], start: Averaged) -> Averaged:
+    def _epoch(self, work: Shared[AveragingWork], start: Averaged) -> Averaged:
         """Run one epoch, with one round under way while the one before it is settled."""
         mean = self._share(start)
         alive, under_way = [mean], deque[_UnderWay]()
         try:
-            for rounds in self._rounds(epoch):
-                start, mean = mean, self._submit(rounds, work, mean)
+            for number, parts in enumerate(self.rounds.of(start.epoch)):
+                before, mean = mean, self._submit(parts, work, mean)
                 alive.append(mean)
-                under_way.append(_UnderWay(rounds[0], start, mean))
+                under_way.append(_UnderWay(start.epoch, number, before, mean))
                 if len(under_way) > 1:
                     self._settle(under_way.popleft())
-                if rounds[0].number % _ROUNDS_BETWEEN_ANCHORS == _ROUNDS_BETWEEN_ANCHORS - 1:
+                if number % _ROUNDS_BETWEEN_ANCHORS == _ROUNDS_BETWEEN_ANCHORS - 1:
                     self._settle(under_way.popleft())
                     mean = self._anchor(mean)
                     alive = [mean]
@@ -129,11 +123,11 @@ class _Run:
             for shared in alive:
                 shared.free()
 
-    def _submit(self, rounds: list[Round], work: Shared[AveragingWork], start: Shared[Averaged]) -> Shared[Averaged]:
+    def _submit(self, parts: list[Any], work: Shared[AveragingWork], start: Shared[Averaged]) -> Shared[Averaged]:
         with self.recorder.phase("submit"):
             return self.job.executor.map_reduce(
-                train_round,
-                rounds,
+                self.rounds.task,
+                parts,
                 merge_contributions,
                 (work, start),
                 depth=self.master.aggregation_depth,
@@ -146,8 +140,7 @@ class _Run:
 
     def _anchor(self, mean: Shared[Averaged]) -> Shared[Averaged]:
         """Pass the mean through the driver, so that no engine has to recompute what lies before it."""
-        value = mean.get()
-        anchored = self._share(replace(value, summary=Summary()))
+        anchored = self._share(replace(mean.get(), summary=Summary()))
         mean.free()
         return anchored
 
@@ -155,17 +148,16 @@ class _Run:
         """Wait for a round, let go what it started from, and tell hooks and observer."""
         with self.recorder.phase("round"):
             summary = done.mean.look(summary_of)
-        done.start.free()
-        job = self.job
-        job.stats.add(summary.events)
+        done.before.free()
+        self.job.stats.add(summary.events)
         for rank, states in summary.hooks:
             for hook, state in zip(self.master.training_hooks, states, strict=True):
                 if state is not None:
                     hook.collect(rank, state)
-        job.observer.on_round(
+        self.job.observer.on_round(
             Progress(
-                done.first.epoch,
-                done.first.number,
+                done.epoch,
+                done.number,
                 summary.examples,
                 summary.minibatches,
                 summary.iteration,
@@ -173,24 +165,35 @@ class _Run:
             )
         )
 
-    def _rounds(self, epoch: int) -> Iterator[list[Round]]:
-        """Yield what each rank trains, round by round; ranks without rows are left out."""
-        with self.recorder.phase("split"):
-            ranges = self.feed.ranges(self.repartitioner, epoch, self.workers)
-            counts = [len(self.feed.sizes(partition.rows)) for partition in ranges]
-        frequency = self.master.averaging_frequency
-        for number, first in enumerate(range(0, max(counts), frequency)):
-            yield [
-                Round(epoch, number, partition, first, min(frequency, count - first))
-                for partition, count in zip(ranges, counts, strict=True)
-                if first < count
-            ]
+
+def feed_of(master: TrainingMaster, job: TrainingJob) -> Feed:
+    """Return how the job's rows become minibatches under the master's options."""
+    return Feed(
+        job.source if isinstance(job.source, Source) else None,
+        batch_size=master.batch_size_per_worker,
+        seed=job.seed,
+        prefetch=master.worker_prefetch_num_batches,
+        last_batch=master.last_batch,
+        shuffle=master.shuffle,
+        keep_parts=master.choose_repartitioner(job.source, job.workers).keeps_parts,
+    )
+
+
+def _lay_out(master: ParameterAveragingTrainingMaster, job: TrainingJob) -> Rounds:
+    feed, repartitioner = feed_of(master, job), master.choose_repartitioner(job.source, job.workers)
+    frequency = master.averaging_frequency
+    if isinstance(job.source, Source):
+        return SourceRounds(feed, repartitioner, job.workers, frequency)
+    return CellRounds(
+        job.source, job.executor, feed, repartitioner, job.workers, frequency, storage_level=master.storage_level
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
-    """A round that was submitted: its first worker's share, what it starts from, what it ends with."""
+    """A round that was submitted: what it starts from, what it ends with."""
 
-    first: Round
-    start: Shared[Averaged]
+    epoch: int
+    number: int
+    before: Shared[Averaged]
     mean: Shared[Averaged]

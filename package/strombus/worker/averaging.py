@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from strombus.data import open_cell
 from strombus.networks import Network, Replica
 from strombus.stats import Recorder
-from strombus.types import NetworkState, Partition, UpdaterState
+from strombus.types import DataSet, MultiDataSet, NetworkState, Partition, UpdaterState
 from strombus.worker.bench import Feed, Workbench
 from strombus.worker.hooks import TrainingHook
 from strombus.worker.merging import Averaged, Contribution, Summary
 from strombus.worker.step import StepTotals, run_steps
 
-__all__ = ["AveragingWork", "Round", "complete_state", "summary_of", "train_round"]
+__all__ = ["AveragingWork", "Round", "complete_state", "summary_of", "train_cell", "train_round"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class AveragingWork:
         The optimizer's state when the fit began.
     weighting : {"examples", "uniform"}
     hooks : tuple of TrainingHook
+    ranks : tuple of int
+        For cells that an engine holds, the rank that trains each.
     timed : bool
         Whether phases are timed.
     """
@@ -55,6 +59,7 @@ class AveragingWork:
     updater: UpdaterState
     weighting: Literal["examples", "uniform"]
     hooks: tuple[TrainingHook, ...] = ()
+    ranks: tuple[int, ...] = ()
     timed: bool = False
     bench: Workbench = field(default_factory=Workbench)
 
@@ -62,17 +67,29 @@ class AveragingWork:
 def train_round(shared: tuple[AveragingWork, Averaged], part: Round) -> Contribution:
     """Train one worker's minibatches of a round, from the mean of the round before."""
     work, start = shared
-    rank = part.partition.rank
+    batches = work.bench.batches(work.feed, part.epoch, part.partition, part.first, part.count)
+    return _train(work, start, part.partition.rank, part.number, batches)
+
+
+def train_cell(shared: tuple[AveragingWork, Averaged], opened: Any) -> Contribution:
+    """Train the rows of one cell that the engine holds."""
+    work, start = shared
+    cell, rows = open_cell(opened)
+    return _train(work, start, work.ranks[cell], cell, work.feed.of_cell(rows, start.epoch, cell))
+
+
+def _train(
+    work: AveragingWork, start: Averaged, rank: int, number: int, batches: Iterable[DataSet | MultiDataSet]
+) -> Contribution:
     recorder = Recorder(work.timed, rank)
     hooks = copy.deepcopy(work.hooks)
     with work.bench.replica_of(work.network) as replica:
         with recorder.phase("load"):
             replica.load(complete_state(work, start))
         # A seed for each (epoch, round, rank): a round that runs again draws the same numbers.
-        torch.manual_seed(_seed(work.feed.seed, part.epoch, part.number, rank))
-        batches = work.bench.batches(work.feed, part.epoch, part.partition, part.first, part.count)
+        torch.manual_seed(_seed(work.feed.seed, start.epoch, number, rank))
         totals = run_steps(replica, batches, hooks, recorder)
-        return _contribution(work, replica, totals, recorder, rank, hooks)
+        return _contribution(work, replica, totals, recorder, rank, hooks, start.epoch)
 
 
 def summary_of(averaged: Averaged) -> Summary:
@@ -103,6 +120,7 @@ def _contribution(
     recorder: Recorder,
     rank: int,
     hooks: tuple[TrainingHook, ...],
+    epoch: int,
 ) -> Contribution:
     state, left_out = replica.state(), {}
     if not work.save_updater and state.updater is not None:
@@ -120,7 +138,7 @@ def _contribution(
         hooks=((rank, tuple(hook.state() for hook in hooks)),) if hooks else (),
     )
     weight = totals.count if work.weighting == "examples" else 1.0
-    return Contribution(state, weight, summary, totals.steps, left_out=left_out)
+    return Contribution(state, weight, summary, totals.steps, epoch, left_out=left_out)
 
 
 def _seed(*numbers: Any) -> int:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, Literal
 
+import numpy as np
+
 from strombus.data import Source, Window, epoch_order, read_batches
 from strombus.networks import Network, Replica
 from strombus.partitioning import Repartitioner, batch_sizes, ranges_of
@@ -23,7 +25,8 @@ class Feed:
 
     Parameters
     ----------
-    source : Source
+    source : Source or None
+        None where an engine holds the rows.
     batch_size, prefetch, seed : int
     last_batch : {"balance", "keep"}
     shuffle : bool
@@ -31,7 +34,7 @@ class Feed:
         Whether the order keeps each part's rows together.
     """
 
-    source: Source
+    source: Source | None
     batch_size: int
     seed: int
     prefetch: int = 0
@@ -45,6 +48,7 @@ class Feed:
 
     def order(self, epoch: int) -> tuple[Window, ...]:
         """Return the order of the rows in `epoch`."""
+        assert self.source is not None
         return epoch_order(
             self.source.blocks(), seed=self.seed, epoch=epoch, shuffle=self.shuffle, keep_parts=self.keep_parts
         )
@@ -56,8 +60,18 @@ class Feed:
         plan = repartitioner.plan(part_rows, workers=workers, batch_size=self.batch_size, seed=self.seed + epoch)
         return ranges_of(plan, workers)
 
+    def of_cell(self, rows: DataSet | MultiDataSet, epoch: int, cell: int) -> Iterator[DataSet | MultiDataSet]:
+        """Yield the minibatches of a cell that an engine holds, in the epoch's order."""
+        if self.shuffle:
+            rows = rows[np.random.default_rng([self.seed, epoch, cell]).permutation(len(rows))]
+        start = 0
+        for size in self.sizes(len(rows)):
+            yield rows[start : start + size]
+            start += size
+
     def open(self, epoch: int, partition: Partition, first: int) -> Any:
         """Open the minibatches of `partition` from number `first` on."""
+        assert self.source is not None
         order = self.order(epoch)
         sizes = self.sizes(partition.rows)
         start = partition.start + sum(sizes[:first])

@@ -81,6 +81,7 @@ class Contribution:
     weight: float
     summary: Summary
     steps: int
+    epoch: int = 0
     merged: bool = False
     dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -88,9 +89,10 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Averaged:
-    """The mean after a round: what the next one starts from."""
+    """The mean after a round of `epoch`: what the next one starts from."""
 
     state: NetworkState
+    epoch: int
     summary: Summary = Summary()
     left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -151,6 +153,7 @@ def merge_contributions(left: Contribution, right: Contribution) -> Contribution
         left.weight + right.weight,
         left.summary + right.summary,
         max(left.steps, right.steps),
+        left.epoch,
         merged=True,
         dtypes=dtypes,
         left_out={**right.left_out, **left.left_out},
@@ -160,10 +163,10 @@ def merge_contributions(left: Contribution, right: Contribution) -> Contribution
 def finish_round(total: Contribution) -> Averaged:
     """Divide the sums by the weight; one worker's values stay as they are, bit for bit."""
     if not total.merged:
-        return Averaged(total.state, total.summary, total.left_out)
+        return Averaged(total.state, total.epoch, total.summary, total.left_out)
     named = _named(total.state)
     means = {
         name: (array / total.weight).astype(total.dtypes[name]) if name in total.dtypes else array
         for name, array in named.items()
     }
-    return Averaged(_with(total.state, means), total.summary, total.left_out)
+    return Averaged(_with(total.state, means), total.epoch, total.summary, total.left_out)

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strombus.data import ArraySource, LocalStream, NativeCollection, Source, load_cell, open_source
+from strombus.data import ArraySource, LocalStream, NativeCollection, Source, load_cell, open_cell, open_source
 from strombus.data.native import plan_cells
 from strombus.data.rows import iterate_rows
 from strombus.errors import ConfigurationError, DataError, MissingDataError
@@ -157,7 +157,8 @@ def test_a_bag_is_arranged_into_cells_of_given_sizes():
     source = open_source(bag)
     assert sum(source.counts(InProcess())) == 40
     cells = source.arrange(InProcess(), [7, 1, 20, 12])
-    found = [load_cell(value) for value in InProcess().map(lambda _, value: value, cells)]
+    numbers, found = zip(*map(open_cell, InProcess().map(lambda _, value: value, cells)), strict=True)
+    assert numbers == (0, 1, 2, 3)
     assert [cell.examples for cell in found] == [7, 1, 20, 12]
     assert [int(i) for cell in found for i in cell.labels] == list(range(40))
     source.release()

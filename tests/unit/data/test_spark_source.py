@@ -9,7 +9,6 @@ import pytest
 from helpers.spark import spark_session
 
 from strombus.data import DataSet, export, load_cell, open_dataset, open_source
-from strombus.data.native import count_rows
 from strombus.data.spark_source import from_frame, storage_level_named
 from strombus.errors import ConfigurationError, DataError
 from strombus.executors.spark import SparkExecutor
@@ -53,8 +52,9 @@ def test_an_rdd_is_arranged_into_cells_and_released(session, executor):
     source = open_source(rdd)
     assert sum(source.counts(executor)) == 40
     cells = source.arrange(executor, [7, 1, 20, 12], storage_level="MEMORY_ONLY_SER")
-    assert list(executor.map(count_rows, cells)) == [7, 1, 20, 12]
-    assert [int(i) for cell in cells[0].handle.collect() for i in cell.labels] == list(range(40))
+    opened = cells[0].handle.collect()
+    assert [(number, rows.examples) for number, rows in opened] == [(0, 7), (1, 1), (2, 20), (3, 12)]
+    assert [int(i) for _, rows in opened for i in rows.labels] == list(range(40))
     assert cells[0].handle.getStorageLevel() == storage_level_named("MEMORY_ONLY")
     source.release()
     assert not cells[0].handle.getStorageLevel().useMemory
