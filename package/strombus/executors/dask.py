@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 from distributed import Client, Future
 
-from strombus.errors import ConfigurationError, ExecutorError, GangUnavailable, StrombusWarning
+from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import Failure, dump
 from strombus.executors.dask_gang import alive_workers, run_gang
@@ -29,6 +30,8 @@ R = TypeVar("R")
 
 AHEAD = 4
 """Parts in flight or waiting to be yielded, in multiples of the slots."""
+PATIENCE = 30.0
+"""Seconds to wait for a first worker."""
 TRIES = 4
 """Times that lost data is made again before the job is given up."""
 
@@ -150,11 +153,15 @@ class DaskExecutor(Executor):
         return futures[0]
 
     def _workers(self) -> list[str]:
-        workers = list(alive_workers(self.client))
-        if not workers:
-            raise GangUnavailable(
-                "the Dask cluster has 0 workers, 1 is needed; start some, or wait with client.wait_for_workers(1)"
-            )
+        """Return the workers' addresses; wait for the first, which may just be starting again."""
+        deadline = time.monotonic() + PATIENCE
+        while not (workers := list(alive_workers(self.client))):
+            if time.monotonic() > deadline:
+                raise ExecutorError(
+                    f"the Dask cluster had no worker for {PATIENCE:g} s; start some, or wait for them with "
+                    "client.wait_for_workers(1)"
+                )
+            time.sleep(0.1)
         return workers
 
     def submitter(self, function: Callable[..., Any], name: str, *fixed: Any) -> Callable[..., Future]:
@@ -229,7 +236,8 @@ class DaskExecutor(Executor):
                 return self.client.gather(future, direct=self._direct)
             except CancelledError as error:
                 if attempt == TRIES - 1:
-                    raise ExecutorError(f"data on the Dask cluster was lost {TRIES} times: {error}") from error
+                    text = f"its workers died {TRIES} times, with what it was given (out of memory?): {error}"
+                    return Failure.of(ExecutorError(text))
                 future = None
                 for handle in handles:
                     handle.renew()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any
 
-from distributed import Client, Scheduler
+from distributed import Client, Scheduler, Security, rpc
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 
@@ -51,13 +53,22 @@ def connect(address: str) -> DaskExecutor:
         When no scheduler answers there within seconds.
     """
     try:
+        with ThreadPoolExecutor(1) as thread:  # the caller may be inside an event loop, as in a notebook
+            thread.submit(asyncio.run, _greet(address)).result()
         client = Client(address, set_as_default=False, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         raise ExecutorError(
-            f"no Dask scheduler answered at {address} within {PATIENCE:g} s ({error}); is it running, and is this the "
-            "address that `dask scheduler` printed?"
+            f"no Dask scheduler answered at {address} within {PATIENCE:g} s ({type(error).__name__}: {error}); is it "
+            "running, and is this the address that `dask scheduler` printed?"
         ) from error
     return DaskExecutor(client, [client])
+
+
+async def _greet(address: str) -> None:
+    """Raise unless a scheduler answers: `Client` itself waits minutes for a port that is open and silent."""
+    arguments = Security().get_connection_args("client")
+    async with asyncio.timeout(PATIENCE), rpc(address, connection_args=arguments) as scheduler:
+        await scheduler.identity()
 
 
 def _embed(workers: int | None) -> DaskExecutor:

@@ -56,10 +56,15 @@ def test_a_failure_carries_the_exception_where_it_can_travel() -> None:
 
 def test_torch_state_is_kept_also_when_a_task_fails() -> None:
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    with pytest.raises(KeyError), torch_guard(threads + 1):
-        assert torch.get_num_threads() == threads + 1
-        torch.rand(3)
-        raise KeyError
+
+    def fail() -> None:
+        with torch_guard(threads + 1):
+            assert torch.get_num_threads() == threads + 1
+            torch.rand(3)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
 

@@ -74,7 +74,7 @@ def test_a_gang_of_one_talks_to_the_driver_directly() -> None:
         executor.gang(tasks.report_steps, [2], timeout=1, on_event=lambda rank, event: seen.append((rank, event)))
         stopped = executor.gang(tasks.wait_for_stop, [5.0], timeout=1, control=ScriptedControl(0.1, stop=True))
         told = executor.gang(tasks.wait_for_command, [5.0], timeout=1, control=ScriptedControl(0.1, ["faster"]))
-        with pytest.raises(GangError, match="member 0 .*ZeroDivisionError") as caught:
+        with pytest.raises(GangError, match=r"member 0 .*ZeroDivisionError") as caught:
             executor.gang(tasks.exchange_and_fail, [None], executor.share(0), timeout=1)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert [(rank, event.values["step"]) for rank, event in seen] == [(0, 0), (0, 1)]
@@ -96,7 +96,7 @@ def test_a_part_that_kills_every_process_is_named(two: LocalExecutor) -> None:
 
 def test_a_killed_member_is_named_and_frees_the_others(two: LocalExecutor) -> None:
     started = time.monotonic()
-    with pytest.raises(GangError, match="member 1 .*was lost") as caught:
+    with pytest.raises(GangError, match=r"member 1 .*was lost") as caught:
         two.gang(faults.die_in_gang, [60.0, 60.0], two.share(1), timeout=60)
     assert caught.value.part == 1
     assert time.monotonic() - started < 15
@@ -171,7 +171,7 @@ def test_a_result_that_cannot_be_pickled_is_the_tasks_error(two: LocalExecutor) 
 
 
 def test_a_merge_that_fails_is_a_task_error(two: LocalExecutor) -> None:
-    with pytest.raises(TaskError, match="merging failed .*TypeError") as caught:
+    with pytest.raises(TaskError, match=r"merging failed .*TypeError") as caught:
         two.map_reduce(tasks.square, [1, 2], lambda left, right: left + "text")
     assert isinstance(caught.value.__cause__, TypeError)
 

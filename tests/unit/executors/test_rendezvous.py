@@ -83,7 +83,7 @@ def test_a_second_run_of_a_body_is_superseded_and_fails_the_gang() -> None:
         while len(server.board.places) < 2:
             time.sleep(0.01)
         again = threads.submit(start, server.ticket(1), tasks.wait_for_stop, 15.0)
-        with pytest.raises(GangError, match="member 1 .* started it again"):
+        with pytest.raises(GangError, match=r"member 1 .* started it again"):
             server.board.supervise(lambda: None)
         assert again.result(5) == Superseded(1)
         assert [one.result(5) for one in first] == [True, True]
@@ -104,7 +104,7 @@ def test_a_lost_member_goes_before_the_failures_that_follow_from_it() -> None:
             if server.board._failures:
                 server.board.lose(1, "its process ended")
 
-        with pytest.raises(GangError, match="member 1 .* was lost: its process ended"):
+        with pytest.raises(GangError, match=r"member 1 .* was lost: its process ended"):
             server.board.supervise(poll)
 
 
