@@ -1,4 +1,4 @@
-"""Measure the reader: against decoding the same chunks with the codec alone, and against one Zarr read a minibatch.
+"""Measure the reader against decoding the same chunks with the codec alone, and against one Zarr read a minibatch.
 
 Run it with ``python tests/benchmarks/reader.py [megabytes]``. The peers take turns; what is printed are medians.
 """
@@ -47,17 +47,24 @@ def through_reader(source: ZarrSource, shuffle: bool) -> Callable[[], None]:
     return run
 
 
-def through_codec(source: ZarrSource) -> Callable[[], None]:
-    """Decode the same chunks, already in memory, one after the other on one thread."""
-    codec, chunks = Zstd(level=1, checksum=True), []
-    for part in source.parts:
-        for name in source.columns:
-            array = zarr.open_array(f"{part.uri}/{name}", mode="r")[...]
-            chunks += [codec.encode(array[i : i + part.chunk_rows]) for i in range(0, len(array), part.chunk_rows)]
+def through_codec(source: ZarrSource, folder: str) -> Callable[[], None]:
+    """Read the same chunks from one file and decode them into one array a column and part, on one thread."""
+    codec, arrays = Zstd(level=1, checksum=True), []
+    with open(f"{folder}/chunks", "wb") as file:
+        for part in source.parts:
+            for name in source.columns:
+                array = zarr.open_array(f"{part.uri}/{name}", mode="r")
+                values, step = array[...], array.chunks[0]
+                starts = range(0, len(values), step)
+                lengths = [file.write(codec.encode(values[start : start + step])) for start in starts]
+                arrays.append((values.shape, values.dtype, step, lengths))
 
     def run() -> None:
-        for chunk in chunks:
-            codec.decode(chunk)
+        with open(f"{folder}/chunks", "rb", buffering=0) as file:
+            for shape, dtype, step, lengths in arrays:
+                out = np.empty(shape, dtype)
+                for i, length in enumerate(lengths):
+                    codec.decode(file.read(length), out[i * step : (i + 1) * step])
 
     return run
 
@@ -89,7 +96,7 @@ def main(megabytes: int = 64) -> None:
         rows = {"naive": source.parts[0].rows // 4}
         medians = seconds(
             {
-                "codec": through_codec(source),
+                "codec": through_codec(source, folder),
                 "shuffled": through_reader(source, True),
                 "in order": through_reader(source, False),
                 "naive": one_read_a_minibatch(source),

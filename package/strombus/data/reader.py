@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from threading import Condition, Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from strombus.errors import ConfigurationError, DataError
 from strombus.types import Block, Columns, DataSet, MultiDataSet, from_columns
 
 __all__ = ["BatchReader", "read_batches"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +50,10 @@ def read_batches(
     sizes : iterable of int
         Rows of each minibatch; their sum is ``stop - start``.
     prefetch : int
-        Minibatches kept ready by a thread; 0 reads in the caller's thread.
+        0 reads in the caller's thread; otherwise a thread fills the next window while the current one is used,
+        and where there is a transform keeps this number of transformed minibatches ready.
     timeout : float
-        Seconds to wait for one minibatch of the thread.
+        Seconds to wait for the thread.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def read_batches(
         for window in order
         if window.start < stop and window.stop > start
     )
-    return BatchReader(_Maker(source, spans, deque(sizes)), prefetch, timeout)
+    return BatchReader(source, spans, deque(sizes), prefetch, timeout)
 
 
 class _Filling:
@@ -108,8 +112,12 @@ def _contiguous(window: Window, wanted: Any) -> Iterator[tuple[Block, Any, Any]]
 
 def _scattered(window: Window, wanted: Any) -> Iterator[tuple[Block, Any, Any]]:
     """Plan which rows of each block go to which places; a block that is wanted whole needs no gather."""
-    places = np.argsort(wanted)
-    rows = wanted[places]
+    if len(wanted) == window.rows:  # the inverse of a permutation needs no sorting
+        places = np.empty_like(wanted)
+        places[wanted] = rows = np.arange(len(wanted))
+    else:
+        places = np.argsort(wanted)
+        rows = wanted[places]
     first = 0
     for block in window.blocks:
         low, high = np.searchsorted(rows, (first, first + block.rows))
@@ -119,23 +127,37 @@ def _scattered(window: Window, wanted: Any) -> Iterator[tuple[Block, Any, Any]]:
         first += block.rows
 
 
-class _Maker:
-    """Minibatches as views of filled windows; the next window can be filled in small steps."""
+class _Windows:
+    """Filled windows one after the other; the next one can be filled in small steps."""
 
-    def __init__(self, source: Source, spans: Iterator[_Filling], sizes: deque[int]) -> None:
-        self._source = source
+    def __init__(self, spans: Iterator[_Filling]) -> None:
         self._spans = spans
+        self._next: _Filling | None = None
+
+    def ahead(self) -> bool:
+        """Do one step of the next window; False when there is none to do."""
+        if self._next is None:
+            self._next = next(self._spans, None)
+        return self._next is not None and self._next.step()
+
+    def take(self) -> Columns | None:
+        """Finish the next window and return it, None after the last."""
+        while self.ahead():
+            pass
+        filled, self._next = self._next, None
+        return None if filled is None else filled.columns
+
+
+class _Batches:
+    """Minibatches as views of windows, copied only where they straddle two."""
+
+    def __init__(self, source: Source, windows: Callable[[], Columns | None], sizes: deque[int]) -> None:
+        self._source = source
+        self._windows = windows
         self._sizes = sizes
         self._layout = source.layout
         self._current: Columns = {}
         self._at = self._end = 0
-        self._next: _Filling | None = None
-
-    def ahead(self) -> bool:
-        """Do one step of the window after the current one; False when there is none to do."""
-        if self._next is None:
-            self._next = next(self._spans, None)
-        return self._next is not None and self._next.step()
 
     def make(self) -> Rows | None:
         """Return the next minibatch, None after the last."""
@@ -150,14 +172,14 @@ class _Maker:
             pieces.append({name: array[taken] for name, array in self._current.items()})
             size -= taken.stop - taken.start
             self._at = taken.stop
-        return self._transformed(from_columns(self._layout.kind, concatenate(self._layout, pieces)))
+        columns = pieces[0] if len(pieces) == 1 else concatenate(self._layout, pieces)
+        return self._transformed(from_columns(self._layout.kind, columns))
 
     def _turn(self) -> None:
-        while self.ahead():
-            pass
-        assert self._next is not None, "the spans cover the sizes"
-        self._current, self._at, self._end = self._next.columns, 0, self._next.rows
-        self._next = None
+        self._current = {}  # so that three windows never exist at once
+        window = self._windows()
+        assert window is not None, "the spans cover the sizes"
+        self._current, self._at, self._end = window, 0, len(next(iter(window.values())))
 
     def _transformed(self, batch: Rows) -> Rows:
         if self._source.transform is None:
@@ -172,13 +194,14 @@ class _Maker:
         return made
 
 
-class _Ahead:
-    """The thread's state: keeps `depth` minibatches ready, and uses the time in which they are to fill a window."""
+class _Ahead(Generic[T]):
+    """The thread's state: keeps `depth` items ready, and uses the time in which they are to work further ahead."""
 
-    def __init__(self, maker: _Maker, depth: int) -> None:
-        self.maker = maker
+    def __init__(self, produce: Callable[[], T | None], ahead: Callable[[], bool], depth: int) -> None:
+        self.produce = produce
+        self.ahead = ahead
         self.depth = depth
-        self.ready: deque[Rows] = deque()
+        self.ready: deque[T] = deque()
         self.changed = Condition()
         self.ended = self.stopped = False
         self.error: BaseException | None = None
@@ -186,13 +209,11 @@ class _Ahead:
     def run(self) -> None:
         """Work until the data ends, something fails, or the consumer stops."""
         try:
-            while self._go_on():
-                batch = self.maker.make()
-                if batch is None:
-                    break
+            while self._go_on() and (item := self.produce()) is not None:
                 with self.changed:
-                    self.ready.append(batch)
+                    self.ready.append(item)
                     self.changed.notify_all()
+                del item
         except BaseException as error:
             self.error = error
         with self.changed:
@@ -202,16 +223,16 @@ class _Ahead:
     def _go_on(self) -> bool:
         """Wait for room, working ahead meanwhile; False when the consumer has stopped."""
         while not self.stopped and len(self.ready) >= self.depth:
-            if not self.maker.ahead():
+            if not self.ahead():
                 with self.changed:
                     self.changed.wait_for(lambda: self.stopped or len(self.ready) < self.depth)
         return not self.stopped
 
-    def take(self, timeout: float) -> Rows | None:
-        """Return the next minibatch, None after the last; raise the thread's error after what came before it."""
+    def take(self, timeout: float) -> T | None:
+        """Return the next item, None after the last; raise the thread's error after what came before it."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.ready or self.ended, timeout):
-                raise DataError(f"no minibatch was read within {timeout:g} s; is the storage reachable? (timeout)")
+                raise DataError(f"nothing was read within {timeout:g} s; is the storage reachable? (timeout)")
             if self.ready:
                 self.changed.notify_all()
                 return self.ready.popleft()
@@ -230,21 +251,32 @@ class _Ahead:
 class BatchReader(Iterator[Rows]):
     """Minibatches in order; made by `read_batches`. Close it, or use it in a ``with`` block."""
 
-    def __init__(self, maker: _Maker, prefetch: int, timeout: float) -> None:
-        self._maker: _Maker | None = maker
+    def __init__(
+        self, source: Source, spans: Iterator[_Filling], sizes: deque[int], prefetch: int, timeout: float
+    ) -> None:
+        windows = _Windows(spans)
         self._timeout = timeout
-        self._ahead: _Ahead | None = None
-        if prefetch:
-            # The thread knows only its state, so that a forgotten reader is collected, which ends the thread.
-            self._ahead = _Ahead(maker, prefetch)
-            self._finalizer = weakref.finalize(self, self._ahead.stop)
-            self._thread = Thread(target=self._ahead.run, name="strombus-reader", daemon=True)
-            self._thread.start()
+        self._thread: Thread | None = None
+        if not prefetch:
+            self._make: Callable[[], Rows | None] | None = _Batches(source, windows.take, sizes).make
+        elif source.transform is None:
+            # A minibatch is a few views then: cheaper made here than handed over by a thread.
+            filled = self._start(_Ahead[Columns](windows.take, bool, 1))
+            self._make = _Batches(source, filled, sizes).make
+        else:
+            self._make = self._start(_Ahead(_Batches(source, windows.take, sizes).make, windows.ahead, prefetch))
+
+    def _start(self, ahead: _Ahead[T]) -> Callable[[], T | None]:
+        # The thread knows only its own state, so that a forgotten reader is collected, which ends the thread.
+        self._finalizer = weakref.finalize(self, ahead.stop)
+        self._thread = Thread(target=ahead.run, name="strombus-reader", daemon=True)
+        self._thread.start()
+        return partial(ahead.take, self._timeout)
 
     def __next__(self) -> Rows:
-        if self._maker is None:
+        if self._make is None:
             raise StopIteration
-        batch = self._maker.make() if self._ahead is None else self._ahead.take(self._timeout)
+        batch = self._make()
         if batch is None:
             self.close()
             raise StopIteration
@@ -252,15 +284,14 @@ class BatchReader(Iterator[Rows]):
 
     def close(self) -> None:
         """End the thread and forget the data; a second call does nothing."""
-        if self._maker is None:
+        if self._make is None:
             return
-        self._maker = None
-        if self._ahead is not None:
+        self._make = None
+        if self._thread is not None:
             self._finalizer()
             self._thread.join(self._timeout)
             if self._thread.is_alive():
                 _log.warning("the reader's thread did not end within %g s: a read or a transform hangs", self._timeout)
-            self._ahead = None
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ __all__ = [
     "join",
     "move",
     "normalise",
+    "open_ranges",
+    "read_range",
     "read_text",
     "remove",
     "size",
@@ -66,6 +70,32 @@ def size(uri: str) -> int:
 def _info(uri: str) -> dict[str, Any]:
     fs, path = fsspec.core.url_to_fs(uri)
     return dict(fs.info(path))
+
+
+@contextmanager
+def open_ranges(uri: str, start: int, stop: int) -> Iterator[Callable[[int, int], Any]]:
+    """Give a function (offset, length) -> bytes for pieces between `start` and `stop`.
+
+    A local file is read piece by piece, since small buffers are used again and stay in the processor's cache;
+    from elsewhere all comes in one request.
+    """
+    if is_local(uri):
+        with open(uri, "rb", buffering=0) as file:
+            yield partial(_pread, file.fileno())
+    else:
+        fs, path = fsspec.core.url_to_fs(uri)
+        content = memoryview(fs.cat_file(path, start=start, end=stop))
+        yield lambda offset, length: content[offset - start : offset - start + length]
+
+
+def _pread(file: int, offset: int, length: int) -> bytes:
+    return os.pread(file, length, offset)
+
+
+def read_range(uri: str, start: int, length: int) -> bytes:
+    """Return `length` bytes of a file from `start` on."""
+    with open_ranges(uri, start, start + length) as content:
+        return bytes(content(start, length))
 
 
 def children(uri: str) -> list[str]:

@@ -18,6 +18,7 @@ from zarr.errors import GroupNotFoundError
 from strombus.data import store
 from strombus.data.manifest import Manifest, Part, read_manifest
 from strombus.data.rows import Column, Layout, is_mask
+from strombus.data.shards import ShardReader
 from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
 from strombus.errors import DataError, MissingDataError, UnfinishedExportError
 from strombus.types import Block, Columns
@@ -175,7 +176,7 @@ class ZarrSource(Source):
         self._start_empty()
 
     def _start_empty(self) -> None:
-        self._open: dict[tuple[int, str], Any] = {}
+        self._open: dict[tuple[int, str], tuple[Any, ShardReader | None]] = {}
         self._decoded: OrderedDict[tuple[int, str, int, int], Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -224,7 +225,9 @@ class ZarrSource(Source):
     def _decode(self, number: int, name: str, start: int, stop: int) -> Any:
         uri = store.join(self.parts[number].uri, name)
         try:
-            return np.asarray(self._array(number, name)[start:stop], dtype=self.columns[name].dtype)
+            array, shard = self._array(number, name)
+            found = array[start:stop] if shard is None else shard.read(start, stop)
+            return np.asarray(found, dtype=self.columns[name].dtype)
         except DataError:
             raise
         except Exception as error:
@@ -233,7 +236,7 @@ class ZarrSource(Source):
                 f"strombus.data.validate tells which parts are damaged"
             ) from error
 
-    def _array(self, number: int, name: str) -> Any:
+    def _array(self, number: int, name: str) -> tuple[Any, ShardReader | None]:
         if (number, name) not in self._open:
             part, column = self.parts[number], self.columns[name]
             uri = store.join(part.uri, name)
@@ -246,5 +249,5 @@ class ZarrSource(Source):
                 raise DataError(f"{uri} has lost {', '.join(lost[:3])}; restore it or export the data again")
             if len(self._open) >= OPEN_ARRAYS:
                 self._open.clear()
-            self._open[number, name] = array
+            self._open[number, name] = (array, ShardReader.of(array, uri) if part.whole else None)
         return self._open[number, name]

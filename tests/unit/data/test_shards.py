@@ -1,0 +1,63 @@
+"""Shards decoded directly hold what Zarr says they hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strombus.data import store
+from strombus.data.shards import ShardReader
+from strombus.errors import DataError
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 50),
+    chunk=st.integers(1, 20),
+    trailing=st.sampled_from([(), (3,), (2, 3)]),
+    dtype=st.sampled_from(["uint8", "bool", "float32", "int64"]),
+    data=st.data(),
+)
+def test_any_rows_equal_zarrs(tmp_path_factory, rows, chunk, trailing, dtype, data):
+    uri = str(tmp_path_factory.mktemp("shard") / "a")
+    values = np.random.default_rng(rows).integers(0, 2, (rows, *trailing)).astype(dtype)
+    store.create_array(uri, values, min(chunk, rows))
+    array = zarr.open_array(uri, mode="r")
+    reader = ShardReader.of(array, uri)
+    assert reader is not None
+    start = data.draw(st.integers(0, rows - 1))
+    stop = data.draw(st.integers(start + 1, rows))
+    found = reader.read(start, stop)
+    assert found.dtype == array.dtype
+    assert (found == array[start:stop]).all()
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"chunks": (4, 3)},
+        {"chunks": (4, 3), "shards": (4, 3)},
+        {"chunks": (4, 1), "shards": (8, 3)},
+        {"chunks": (4, 3), "shards": (8, 3), "compressors": None},
+        {"chunks": (4, 3), "shards": (8, 3), "compressors": zarr.codecs.GzipCodec()},
+        {"chunks": (4, 3), "shards": (8, 3), "compressors": zarr.codecs.ZstdCodec(checksum=False)},
+    ],
+)
+def test_other_layouts_are_left_to_zarr(tmp_path, layout):
+    array = zarr.create_array(tmp_path / "a", shape=(8, 3), dtype="float32", **layout)
+    assert ShardReader.of(array, str(tmp_path / "a")) is None
+
+
+@pytest.mark.parametrize("place", [0, 40, -1, -10, -30])
+def test_a_flipped_bit_anywhere_is_an_error(tmp_path, place):
+    uri = str(tmp_path / "a")
+    store.create_array(uri, np.random.default_rng(0).random((8, 3)), 4)
+    shard = tmp_path / "a" / "c" / "0" / "0"
+    content = bytearray(shard.read_bytes())
+    content[place] ^= 16
+    shard.write_bytes(bytes(content))
+    with pytest.raises((DataError, RuntimeError)):
+        ShardReader.of(zarr.open_array(uri, mode="r"), uri).read(0, 8)
