@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from threading import Condition, Thread
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
-import numpy as np
-
-from strombus.data.order import Window, window_rows
+from strombus.data.order import Window
 from strombus.data.rows import Rows, concatenate
 from strombus.data.source import Source
+from strombus.data.windows import Windows
 from strombus.errors import ConfigurationError, DataError
-from strombus.types import Block, Columns, DataSet, MultiDataSet, from_columns
+from strombus.types import Columns, DataSet, MultiDataSet, from_columns
 
 __all__ = ["BatchReader", "read_batches"]
 
@@ -75,77 +74,8 @@ def read_batches(
             f"a span of the {total} rows of the order and positive sizes that add up to it are needed, "
             f"got rows {start} to {stop}, {len(sizes)} sizes with the sum {sum(sizes)}, prefetch {prefetch}"
         )
-    spans = (
-        _Filling(source, window, max(start, window.start), min(stop, window.stop), (seed, epoch, shuffle))
-        for window in order
-        if window.start < stop and window.stop > start
-    )
-    return BatchReader(source, spans, deque(sizes), prefetch, timeout)
-
-
-class _Filling:
-    """Rows `start` to `stop` of the order, inside one window, filled block by block."""
-
-    def __init__(
-        self, source: Source, window: Window, start: int, stop: int, permutation: tuple[int, int, bool]
-    ) -> None:
-        self._source = source
-        self.rows = stop - start
-        self.columns: Columns = {n: np.empty((self.rows, *c.shape), c.dtype) for n, c in source.columns.items()}
-        wanted = window_rows(window, *permutation)[start - window.start : stop - window.start]
-        self._todo = deque(_contiguous(window, wanted) if not permutation[2] else _scattered(window, wanted))
-
-    def step(self) -> bool:
-        """Read one block, once, and put its rows where they belong; False when nothing is left to do."""
-        if not self._todo:
-            return False
-        block, places, rows = self._todo.popleft()
-        for name, array in self._source.read(block).items():
-            self.columns[name][places] = array if rows is None else array[rows]
-        return True
-
-
-def _contiguous(window: Window, wanted: Any) -> Iterator[tuple[Block, Any, Any]]:
-    """Plan an unshuffled window, which has one block: slices cost less than indices."""
-    yield window.blocks[0], slice(None), slice(int(wanted[0]), int(wanted[-1]) + 1)
-
-
-def _scattered(window: Window, wanted: Any) -> Iterator[tuple[Block, Any, Any]]:
-    """Plan which rows of each block go to which places; a block that is wanted whole needs no gather."""
-    if len(wanted) == window.rows:  # the inverse of a permutation needs no sorting
-        places = np.empty_like(wanted)
-        places[wanted] = rows = np.arange(len(wanted))
-    else:
-        places = np.argsort(wanted)
-        rows = wanted[places]
-    first = 0
-    for block in window.blocks:
-        low, high = np.searchsorted(rows, (first, first + block.rows))
-        if high > low:
-            whole = high - low == block.rows
-            yield block, places[low:high], None if whole else rows[low:high] - first
-        first += block.rows
-
-
-class _Windows:
-    """Filled windows one after the other; the next one can be filled in small steps."""
-
-    def __init__(self, spans: Iterator[_Filling]) -> None:
-        self._spans = spans
-        self._next: _Filling | None = None
-
-    def ahead(self) -> bool:
-        """Do one step of the next window; False when there is none to do."""
-        if self._next is None:
-            self._next = next(self._spans, None)
-        return self._next is not None and self._next.step()
-
-    def take(self) -> Columns | None:
-        """Finish the next window and return it, None after the last."""
-        while self.ahead():
-            pass
-        filled, self._next = self._next, None
-        return None if filled is None else filled.columns
+    windows = Windows(source, order, start, stop, (seed, epoch, shuffle))
+    return BatchReader(source, windows, deque(sizes), prefetch, timeout)
 
 
 class _Batches:
@@ -251,10 +181,7 @@ class _Ahead(Generic[T]):
 class BatchReader(Iterator[Rows]):
     """Minibatches in order; made by `read_batches`. Close it, or use it in a ``with`` block."""
 
-    def __init__(
-        self, source: Source, spans: Iterator[_Filling], sizes: deque[int], prefetch: int, timeout: float
-    ) -> None:
-        windows = _Windows(spans)
+    def __init__(self, source: Source, windows: Windows, sizes: deque[int], prefetch: int, timeout: float) -> None:
         self._timeout = timeout
         self._thread: Thread | None = None
         if not prefetch:
