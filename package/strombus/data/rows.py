@@ -70,6 +70,11 @@ class Layout:
             )
         return Layout(self.kind, {**self.columns, **other.columns})
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, all columns together; at least 1."""
+        return max(1, sum(column.row_bytes for column in self.columns.values()))
+
     def _fixed(self) -> set[str]:
         return {name for name in self.columns if not is_mask(name)}
 

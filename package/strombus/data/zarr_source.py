@@ -188,8 +188,8 @@ class ZarrSource(Source):
         self._start_empty()
 
     def blocks(self) -> tuple[Block, ...]:
-        """Return runs of whole chunks, about 8 MiB of the widest column; a small part is one block."""
-        row_bytes = max(1, max((column.row_bytes for column in self.columns.values()), default=1))
+        """Return runs of whole chunks, about 4 MiB; a small part is one block."""
+        row_bytes = self.layout.row_bytes
         found: list[Block] = []
         for number, part in enumerate(self.parts):
             step = max(1, round(BLOCK_BYTES / (row_bytes * part.chunk_rows))) * part.chunk_rows

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from strombus.data import open_dataset, read_manifest
+from strombus.data import ZarrSource, epoch_order, open_dataset, read_batches, read_manifest
 from strombus.data.manifest import Manifest, Part, write_manifest
 from strombus.data.rows import Column
 from strombus.data.writer import manifest_of, write_parts
@@ -88,7 +88,7 @@ def test_multi_data_sets_and_masks_in_some_objects_only(tmp_path, small_parts):
 
 
 def test_blocks_take_whole_chunks_and_never_cross_parts(tmp_path, small_parts, monkeypatch):
-    monkeypatch.setattr("strombus.data.zarr_source.BLOCK_BYTES", 96)
+    monkeypatch.setattr("strombus.data.zarr_source.BLOCK_BYTES", 160)
     write(tmp_path / "d.zarr", [rows(0, 42)])
     source = open_dataset(tmp_path / "d.zarr")
     assert source.blocks() == (
@@ -204,3 +204,28 @@ def test_metadata_that_claims_other_rows_is_refused(tmp_path):
     file.write_text(json.dumps(record))
     with pytest.raises(DataError, match="was promised as"):
         read_all(open_dataset(tmp_path / "d.zarr"))
+
+
+def test_a_window_read_in_rounds_is_decoded_once(tmp_path, small_parts, monkeypatch):
+    decoded = []
+    decode = ZarrSource._decode
+    monkeypatch.setattr(ZarrSource, "_decode", lambda self, *span: decoded.append(span) or decode(self, *span))
+    write(tmp_path / "d.zarr", [rows(0, 100)])
+    source = open_dataset(tmp_path / "d.zarr")
+    order = epoch_order(source.blocks(), seed=0, epoch=0)
+    found = []
+    for start in range(0, 100, 10):
+        with read_batches(source, order, start, start + 10, [5, 5], seed=0, epoch=0) as batches:
+            found += [int(i) for batch in batches for i in batch.labels]
+    assert sorted(found) == list(range(100))
+    assert len(decoded) == len(set(decoded)) == 7 * 2
+
+
+def test_what_is_kept_in_memory_is_bounded(tmp_path, small_parts, monkeypatch):
+    monkeypatch.setattr("strombus.data.zarr_source.CACHE_BYTES", 1000)
+    monkeypatch.setattr("strombus.data.zarr_source.OPEN_ARRAYS", 3)
+    write(tmp_path / "d.zarr", [rows(0, 500)])
+    source = open_dataset(tmp_path / "d.zarr")
+    assert (read_all(source)["labels"] == np.arange(500)).all()
+    assert sum(array.nbytes for array in source._decoded.values()) <= 1000
+    assert len(source._open) <= 3
