@@ -6,6 +6,7 @@ import atexit
 import functools
 import os
 import sys
+from pathlib import Path
 from unittest import mock
 
 from pyspark import SparkConf, SparkContext
@@ -19,6 +20,8 @@ SETTINGS = {
     "spark.log.level": "ERROR",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
+    # Executors import what tests hand them from `helpers`.
+    "spark.executorEnv.PYTHONPATH": str(Path(__file__).parents[1]),
 }
 
 

@@ -16,6 +16,14 @@ def local_executors():
         executor.close()
 
 
+@pytest.fixture(scope="session")
+def spark_session():
+    pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark' brings it")
+    from helpers.spark import spark_session
+
+    return spark_session()
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     if request.param.startswith("local"):
