@@ -102,6 +102,7 @@ class SparkExecutor(Executor):
         context = context_of(spark)
         self._opened = context is None
         self.context: SparkContext = open_context() if context is None else context
+        self._threads = task_cpus(self.context)  # once: PySpark copies the whole configuration to read it
 
     def capacity(self) -> Capacity:
         """Return the tasks that run at the same time, their hosts, and ``spark.task.cpus``.
@@ -128,14 +129,14 @@ class SparkExecutor(Executor):
 
     def _on_part(self, task: Task, shared: Any, source: Source) -> TaskOnPart:
         _broadcast(shared)
-        return TaskOnPart(_name(task), dump(task, "the task"), shared, task_cpus(self.context), source.numbers)
+        return TaskOnPart(_name(task), dump(task, "the task"), shared, self._threads, source.numbers)
 
     def _stream(self, task: TaskOnPart, source: Source) -> Iterator[Any]:
         for outcome in self._outcomes(task, source):
             yield open_outcome(outcome)
 
     def _outcomes(self, task: TaskOnPart, source: Source) -> Iterator[Outcome]:
-        size = WAVE * max(1, self.context.defaultParallelism // task_cpus(self.context))
+        size = WAVE * max(1, self.context.defaultParallelism // self._threads)
         for start in range(0, len(source), size):
             stop = min(start + size, len(source))
             with named(self.context, f"Strombus: {task.name}, parts {start} to {stop - 1} of {len(source)}"):
