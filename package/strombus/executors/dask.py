@@ -174,13 +174,12 @@ class DaskExecutor(Executor):
         return submit
 
     def _start_parts(
-        self, task: Task, parts: Sequence[Any], shared: Shared[Any] | tuple[Shared[Any], ...] | None
+        self, task: Task, parts: Sequence[Any], shared: Shared[Any] | tuple[Shared[Any], ...] | None, workers: list[str]
     ) -> Callable[[int], Future]:
         """Return a function that submits part i: to worker i, where there are as many workers as parts."""
         name = getattr(task, "__name__", type(task).__name__)
         submit = self.submitter(run_part, name, dump(task, "task"))
         many, handles = isinstance(shared, tuple), as_tuple(shared)
-        workers = self._workers()
         pinned = len(parts) <= len(workers)
 
         def start(number: int) -> Future:
@@ -208,9 +207,9 @@ class DaskExecutor(Executor):
         """Yield ``task(shared_value, part)`` for each part, in order, a bounded number ahead of the consumer."""
         if not len(parts):
             return
-        start, handles = self._start_parts(task, parts, shared), as_tuple(shared)
+        workers, handles = self._workers(), as_tuple(shared)
+        start, ahead = self._start_parts(task, parts, shared, workers), AHEAD * len(workers)
         running: dict[int, Future] = {}
-        ahead = AHEAD * len(self._workers())
         try:
             for number in range(len(parts)):
                 for later in range(number + len(running), min(len(parts), number + ahead)):
@@ -230,20 +229,20 @@ class DaskExecutor(Executor):
         future : Future, optional
             The task, when it has been submitted already.
         """
-        for attempt in range(TRIES):
-            future = future or start()
+        for _ in range(TRIES):
             try:
-                return self.client.gather(future, direct=self._direct)
+                return self.client.gather(future or start(), direct=self._direct)
             except CancelledError as error:
-                if attempt == TRIES - 1:
-                    text = f"its workers died {TRIES} times, with what it was given (out of memory?): {error}"
-                    return Failure.of(ExecutorError(text))
-                future = None
-                for handle in handles:
-                    handle.renew()
+                lost, future = error, None
             except Exception as error:
                 return Failure.of(error)
-        raise AssertionError("unreachable")
+            try:
+                for handle in handles:
+                    handle.renew()
+            except ExecutorError as error:
+                return Failure.of(error)
+        text = f"its workers died {TRIES} times, with what it was given (out of memory?): {lost}"
+        return Failure.of(ExecutorError(text))
 
     def map_reduce(
         self,
@@ -265,7 +264,7 @@ class DaskExecutor(Executor):
         def make() -> Future:
             for handle in as_tuple(shared):
                 handle.renew()  # type: ignore[attr-defined]
-            start = self._start_parts(task, parts, shared)
+            start = self._start_parts(task, parts, shared, self._workers())
             level = [start(number) for number in range(len(parts))]
             for groups in plan:
                 level = [join(*(level[i] for i in group)) if len(group) > 1 else level[group[0]] for group in groups]

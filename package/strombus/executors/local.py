@@ -19,8 +19,16 @@ from typing import Any, Generic, TypeVar
 from strombus.errors import ConfigurationError, ExecutorError, GangError, GangTimeout, GangUnavailable, TaskError
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.board import new_run_id
-from strombus.executors.calls import Failure, dump, load, run_task, torch_guard
-from strombus.executors.local_processes import LocalMember, Slot, call_member, call_task, open_part
+from strombus.executors.calls import Failure, dump, run_task, torch_guard
+from strombus.executors.local_processes import (
+    LocalMember,
+    Slot,
+    call_member,
+    call_task,
+    discard_result,
+    open_part,
+    open_result,
+)
 from strombus.executors.members import Superseded
 from strombus.executors.rendezvous import RendezvousServer
 from strombus.executors.values import FileValue, Packed, as_values, write_file
@@ -158,7 +166,9 @@ class LocalExecutor(Executor):
         started = 0
 
         def start(number: int, slot: int, tries: int) -> None:
-            call = dump((task, parts[number], number, shared, self._threads), f"task or part {number}")
+            call = dump(
+                (task, parts[number], number, shared, self._threads, self._folder.path), f"task or part {number}"
+            )
             running[self._slots[slot].submit(call_task, call)] = (number, slot, tries)
 
         free = list(range(len(self._slots)))
@@ -173,12 +183,12 @@ class LocalExecutor(Executor):
                         if self._broke(future, number, slot, tries):
                             start(number, slot, tries + 1)
                         else:
-                            done[number] = load(future.result())
+                            done[number] = open_result(future.result())
                             free.append(slot)
                 yield done.pop(wanted)
         finally:
             for future in running:
-                future.cancel()
+                discard_result(future)
 
     def _broke(self, future: Future[Any], number: int, slot: int, tries: int) -> bool:
         """Say whether the part must run again because its process died."""
@@ -256,7 +266,10 @@ class LocalExecutor(Executor):
             board = server.board
             futures: list[Future[Any]] = []
             calls = [
-                dump((server.ticket(rank), body, payload, shared, self._threads), f"body or payload {rank}")
+                dump(
+                    (server.ticket(rank), body, payload, shared, self._threads, self._folder.path),
+                    f"body or payload {rank}",
+                )
                 for rank, payload in enumerate(payloads)
             ]
 
@@ -277,7 +290,7 @@ class LocalExecutor(Executor):
     @staticmethod
     def _result(future: Future[Any], rank: int) -> Any:
         try:
-            result = load(future.result())
+            result = open_result(future.result())
         except BrokenProcessPool as error:
             raise GangError(f"member {rank} was lost: its process ended before its result came", rank) from error
         if isinstance(result, Superseded | Failure):
@@ -289,7 +302,7 @@ class LocalExecutor(Executor):
         """Return what failing members returned: it carries their exceptions."""
         wait(futures, timeout=1.0)
         found = {
-            rank: load(future.result())
+            rank: open_result(future.result())
             for rank, future in enumerate(futures)
             if future.done() and not future.cancelled() and future.exception() is None
         }

@@ -63,6 +63,11 @@ class Packed:
         head = dump(value, what, buffers.append)
         return cls(uuid.uuid4().hex, head, buffers)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Packed, (self.key, self.head, [pickle.PickleBuffer(buffer) for buffer in self.buffers])
 
@@ -92,6 +97,13 @@ class FileValue:
     def get(self) -> Any:
         """Return the value; its arrays are private, writable views of the file."""
         return _LOADED.get(self.path.name, self._load)
+
+    def take(self) -> Any:
+        """Return the value and remove the file: what has been mapped stays readable."""
+        try:
+            return self._load()
+        finally:
+            self.path.unlink(missing_ok=True)
 
     def _load(self) -> Any:
         with self.path.open("rb") as file:

@@ -203,3 +203,18 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("18\n", "")
+
+
+def test_large_results_leave_no_file_behind(two: LocalExecutor) -> None:
+    shared = two.share(np.ones(2**18, np.float32))
+    folder = shared.write().parent  # type: ignore[attr-defined]
+    before = set(folder.iterdir())
+    results = two.map(tasks.scale_arrays, [np.full(1, n, np.float32) for n in range(6)], shared)
+    third = [next(results) for _ in range(3)][2]
+    results.close()  # type: ignore[attr-defined]
+    third += 1
+    assert third.sum() == 3 * 2**18
+    deadline = time.monotonic() + 10
+    while set(folder.iterdir()) - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
