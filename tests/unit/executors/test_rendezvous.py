@@ -153,3 +153,13 @@ def test_strangers_are_not_let_in() -> None:
         member = threads.submit(start, ticket, tasks.exchange_twice, b"x")
         server.board.supervise(lambda: None)
         assert member.result(5) == ([b"x"], [b"xx"])
+
+
+def test_members_stop_when_the_driver_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strombus.executors.members.LEASE", 1.0)
+    with ThreadPoolExecutor(1) as threads:
+        with RendezvousServer(1, "run", 0, 20) as server:
+            running = threads.submit(start, server.ticket(0), tasks.wait_for_stop, 15.0)
+            while not server.board.places:
+                time.sleep(0.01)
+        assert running.result(8) is True
