@@ -160,7 +160,7 @@ class Board:
 
     def supervise(
         self,
-        poll: Callable[[], None],
+        poll: Callable[[], object],
         on_event: Callable[[int, Event], None] | None = None,
         control: Control | None = None,
     ) -> None:
