@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strombus.callbacks import Callback, EpochRecord, FitPlan, ProgressBar
-from strombus.data import NativeCollection, Source, open_source
-from strombus.errors import ConfigurationError, DataError
+from strombus.data import NativeCollection, Source, count_objects, open_source
+from strombus.errors import ConfigurationError, DataError, StrombusWarning
 from strombus.evaluation import Evaluation, Metric
 from strombus.executors import resolve
 from strombus.executors.base import Executor
@@ -218,8 +219,10 @@ class Trainer:
         """Open data for the workers: what is not yet in Zarr is exported, or trained from the engine's memory."""
         export = master.rdd_training_approach == "Export"
         source = open_source(data)
-        if isinstance(source, NativeCollection) and not export:
-            return nullcontext(source)
+        if isinstance(source, NativeCollection):
+            self._compare_sizes(source, master.rdd_data_set_num_examples)
+            if not export:
+                return nullcontext(source)
         return readable_source(
             source,
             self.executor,
@@ -227,6 +230,18 @@ class Trainer:
             directory=master.export_directory,
             batch_size=master.batch_size_per_worker,
         )
+
+    def _compare_sizes(self, source: NativeCollection, declared: int | None) -> None:
+        if declared is None:
+            return
+        objects, rows = next(iter(self.executor.map(count_objects, source.partitions()[:1])))
+        if objects and not declared / 2 <= rows / objects <= declared * 2:
+            warnings.warn(
+                f"rdd_data_set_num_examples says {declared} rows an object, the first partition has "
+                f"{rows / objects:.1f}; the measured sizes are used",
+                StrombusWarning,
+                stacklevel=4,
+            )
 
     # -- scoring, evaluation, inference ----------------------------------------------------------
 

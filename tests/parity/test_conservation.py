@@ -92,6 +92,13 @@ def test_every_way_to_repartition_keeps_the_rows(executor, tmp_path, when, how, 
         assert all(len(ranks) == 1 for ranks in ranks_of_parts.values())
 
 
+def test_a_wrong_declaration_of_object_sizes_is_warned_about_and_not_believed(executor):
+    options = {"workers": 2, "batch_size_per_worker": 10, "rdd_data_set_num_examples": 32}
+    with pytest.warns(sb.errors.StrombusWarning, match=r"says 32 rows an object, the first partition has 5\.0"):
+        seen, _ = train(executor, bag(data_sets(5, 13)), **options)
+    assert len(seen) == 65
+
+
 def test_each_epoch_has_an_order_of_its_own_over_the_same_rows(executor):
     objects = data_sets(5, 8)
     seen, _ = train(executor, objects, epochs=2, workers=1, batch_size_per_worker=8)

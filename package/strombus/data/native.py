@@ -12,7 +12,7 @@ from strombus.data.rows import Rows, iterate_rows, load_cell
 from strombus.errors import ConfigurationError, DataError
 from strombus.types import DataSet, NativePartition
 
-__all__ = ["Cut", "NativeCollection", "count_rows", "cut_rows", "join_cuts", "open_cell", "plan_cells", "table_rows"]
+__all__ = ["Cut", "NativeCollection", "count_objects", "count_rows", "cut_rows", "join_cuts", "open_cell", "plan_cells", "table_rows"]
 
 
 class Cut(NamedTuple):
@@ -107,6 +107,12 @@ def plan_cells(counts: Sequence[int], sizes: Sequence[int]) -> list[Cut]:
             cell += first + at == ends[cell]
         first += count
     return cuts
+
+
+def count_objects(_shared: Any, partition: Any) -> tuple[int, int]:
+    """Count objects and rows of one opened partition; a task."""
+    sizes = [rows.examples for rows in iterate_rows(partition)]
+    return len(sizes), sum(sizes)
 
 
 def count_rows(_shared: Any, partition: Any) -> int:

@@ -115,8 +115,8 @@ class TrainingMaster(BaseModel, ABC):
     worker_prefetch_num_batches : int
         Minibatches that a thread keeps ready on each worker; 0 reads in the training thread.
     rdd_data_set_num_examples : int, optional
-        Rows that each object of a Bag or RDD is said to hold. Data is measured, never trusted: a
-        declaration that is off by more than a factor of two is warned about.
+        Rows that each object of a Bag or RDD is said to hold. Sizes are measured, not taken from here:
+        where the first partition's objects are more than twice or less than half as large, a warning says so.
     repartition_data : {"Always", "Never", "NumPartitionsWorkersDiffers"}
         When the parts of the data are cut anew (DL4J: ``repartition``).
     repartition_strategy : {"Balanced", "ApproximateBalanced", "SparkDefault"}
@@ -131,7 +131,7 @@ class TrainingMaster(BaseModel, ABC):
     storage_level : str
         Which cache of the engine holds an RDD in the Direct approach; nothing stays cached after the fit.
     storage_level_streams : str
-        The same for lists of paths.
+        Read and written for DL4J's files; lists of paths are small here and never cached.
     rng_seed : int, optional
         Governs everything random: order, dropout, odd rows. Drawn anew for each fit when None.
     shuffle : bool
@@ -140,8 +140,6 @@ class TrainingMaster(BaseModel, ABC):
         Whether a last minibatch of one row shares with its neighbour.
     collect_training_stats : bool
         Time each phase on driver and workers.
-    timeout : float
-        Seconds that a wait for the cluster may take.
     training_hooks : sequence of TrainingHook
         Called on the workers around each update; see `add_hook`.
 
@@ -172,7 +170,6 @@ class TrainingMaster(BaseModel, ABC):
     shuffle: bool = True
     last_batch: Literal["balance", "keep"] = "balance"
     collect_training_stats: bool = False
-    timeout: float = Field(default=120.0, gt=0)
 
     _hooks: list[TrainingHook] = PrivateAttr(default_factory=list)
 
