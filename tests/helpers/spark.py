@@ -6,13 +6,17 @@ import atexit
 import functools
 import os
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-__all__ = ["spark_context", "spark_session"]
+__all__ = ["JAVA", "spark_context", "spark_session"]
+
+JAVA = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+"""Environment of JVMs that live for a minute: the optimising compiler would take most of their time."""
 
 SETTINGS = {
     "spark.ui.enabled": "false",
@@ -29,10 +33,21 @@ SETTINGS = {
 def spark_context() -> SparkContext:
     """Return the context of ``local-cluster[2,1,1024]``: two executor processes of one core each, on loopback."""
     conf = SparkConf().setMaster("local-cluster[2,1,1024]").setAppName("strombus-tests").setAll(SETTINGS.items())
-    with mock.patch.dict(os.environ, {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}):
+    surroundings = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", **JAVA}
+    with mock.patch.dict(os.environ, surroundings):
         context = SparkContext(conf=conf)
-    atexit.register(context.stop)
+        atexit.register(context.stop)
+        _wait_for_executors(context)
     return context
+
+
+def _wait_for_executors(context: SparkContext) -> None:
+    """Wait until both executors, and the driver, are listed: a busy machine takes a while to start them."""
+    deadline = time.monotonic() + 120
+    while len(context._jsc.sc().statusTracker().getExecutorInfos()) < 3:
+        if time.monotonic() > deadline:
+            raise TimeoutError("Spark's two executors did not start within 120 s")
+        time.sleep(0.1)
 
 
 @functools.cache

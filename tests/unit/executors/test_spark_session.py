@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("pyspark", reason="pyspark is not installed")
 
+from helpers.spark import JAVA
+
 pytestmark = pytest.mark.spark
 
 PROGRAM = """
@@ -74,7 +76,7 @@ def test_an_embedded_application_and_workers_without_strombus(tmp_path: Path) ->
     done = subprocess.run(
         [sys.executable, "program.py", str(tmp_path)],
         cwd=tmp_path,
-        env=surroundings | {"SPARK_LOCAL_IP": "127.0.0.1"},
+        env=surroundings | {"SPARK_LOCAL_IP": "127.0.0.1", **JAVA},
         capture_output=True,
         text=True,
         timeout=200,
