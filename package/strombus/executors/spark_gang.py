@@ -6,7 +6,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -73,14 +73,16 @@ def run_gang(
     _check_slots(context, len(payloads))
     on_part = BodyOnPart(dump(body, "the body"), shared, task_cpus(context))
     pickled = [dump(payload, f"payload {rank}") for rank, payload in enumerate(payloads)]
-    with _serve(context, len(payloads), timeout, attempt) as server:
+    with ExitStack() as stack:
+        server = _serve(stack, context, len(payloads), timeout, attempt)
         parts = [(server.ticket(rank), payload) for rank, payload in enumerate(pickled)]
-        with _BarrierJob(context, on_part, parts) as job:
-            try:
-                server.board.supervise(partial(job.report_lost, server.board), on_event, control)
-                return [load(one.head, one.buffers) for one in job.results(server.board)]
-            except GangError as error:
-                raise job.with_cause(server.board, error) from error.__cause__
+        job = stack.enter_context(_BarrierJob(context, on_part, parts))
+        try:
+            server.board.supervise(partial(job.report_lost, server.board), on_event, control)
+            return [load(one.head, one.buffers) for one in job.results(server.board)]
+        except GangError as error:
+            failed = job.with_cause(server.board, error)
+            raise failed from failed.__cause__
 
 
 def _check_slots(context: SparkContext, size: int) -> None:
@@ -97,18 +99,17 @@ def _check_slots(context: SparkContext, size: int) -> None:
         )
 
 
-def _serve(context: SparkContext, size: int, timeout: float, attempt: int) -> RendezvousServer:
-    """Return the meeting place on the address at which executors reach this driver."""
+def _serve(stack: ExitStack, context: SparkContext, size: int, timeout: float, attempt: int) -> RendezvousServer:
+    """Open the meeting place on the address at which executors reach this driver."""
     host = "127.0.0.1" if is_local(context) else context.getConf().get("spark.driver.host", "")
     try:
-        address = socket.getaddrinfo(host, None)[0][4][0]
-        server = RendezvousServer(size, new_run_id(), attempt, timeout, str(address))
+        address = str(socket.getaddrinfo(host, None)[0][4][0])
+        return stack.enter_context(RendezvousServer(size, new_run_id(), attempt, timeout, address))
     except (OSError, zmq.ZMQError) as error:
         raise ExecutorError(
             f"members cannot reach this driver at spark.driver.host={host} ({error}); "
             "set it to an address of this machine that executors can reach"
         ) from error
-    return server
 
 
 class _BarrierJob:

@@ -164,6 +164,7 @@ def _make_probe() -> Callable[[Iterable[int]], Iterator[tuple[str, str, str, str
     """Return a function that travels by value, because it is nested: workers need no Strombus to run it."""
 
     def probe(items: Iterable[int]) -> Iterator[tuple[str, str, str, str]]:
+        import importlib
         import importlib.metadata
         import socket
         import sys
@@ -173,8 +174,7 @@ def _make_probe() -> Callable[[Iterable[int]], Iterator[tuple[str, str, str, str
         for _ in items:
             version, reason = "", ""
             try:
-                import strombus  # noqa: F401
-
+                importlib.import_module("strombus")
                 version = importlib.metadata.version("strombus")
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -178,6 +179,24 @@ def report_processes(member: Any, _: Any, payload: Any) -> None:
     member.report(Event("stopped"))
 
 
+class ChosenError(Exception):
+    """An error of the caller's own."""
+
+
+def fail_with_own_error(member: Any, _: Any, payload: Any) -> None:
+    member.exchange(b"")
+    if member.rank == 1:
+        raise ChosenError("chosen")
+    member.exchange(b"")
+
+
+def test_a_members_own_error_is_the_cause(executor: SparkExecutor) -> None:
+    with pytest.raises(GangError, match="chosen") as caught:
+        executor.gang(fail_with_own_error, [None, None], timeout=60)
+    assert caught.value.part == 1
+    assert isinstance(caught.value.__cause__, ChosenError)
+
+
 def has_ended(process: int) -> bool:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
@@ -233,6 +252,15 @@ def test_a_gang_under_dynamic_allocation_is_refused_by_the_name_of_the_setting()
     context = SimpleNamespace(getConf=lambda: conf, master="spark://host:7077")
     with pytest.raises(ExecutorError, match=r"spark\.dynamicAllocation\.enabled=false"):
         run_gang(context, report_processes, [None], None, 10.0, None, None, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("host", ["192.0.2.200", "no-such-host.invalid"])
+def test_a_driver_address_that_is_not_its_own_is_named(host: str) -> None:
+    from strombus.executors.spark_gang import _serve
+
+    context = SimpleNamespace(getConf=lambda: {"spark.driver.host": host}, master="spark://host:7077")
+    with ExitStack() as stack, pytest.raises(ExecutorError, match=f"spark.driver.host={host}"):
+        _serve(stack, context, 2, 10.0, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
