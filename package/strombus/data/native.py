@@ -89,7 +89,8 @@ class NativeCollection(ABC):
 
 def open_cell(opened: Any) -> tuple[int, Rows]:
     """Return number and rows of a cell, whether the engine gave the pair or an iterator over it."""
-    number, rows = opened if isinstance(opened, tuple) else next(iter(opened))
+    # To the end: PySpark throws a worker process away whose task left its partition unread.
+    number, rows = opened if isinstance(opened, tuple) else list(opened)[0]  # noqa: RUF015
     return int(number), rows
 
 
