@@ -18,6 +18,7 @@ from common import BATCH, OPTIMIZERS, load_digits, make_module, paired, plain_ep
 from torch import nn
 
 import strombus as sb
+from strombus.executors.local import LocalExecutor
 
 EPOCHS = 4
 
@@ -52,7 +53,7 @@ def one_worker(path, features, labels, runs: int) -> None:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with sb.executors.LocalExecutor(1) as executor:
+    with LocalExecutor(1) as executor:
         for frequency in (5, 20):
             figures = paired(runs, lambda f=frequency: fit(executor, path, "sgd", 1, f), loop)
             print_ratio(f"one worker, local, frequency {frequency}: plain loop", *figures, "examples/s", ">= 0.97")

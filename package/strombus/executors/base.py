@@ -100,7 +100,7 @@ class Executor(ABC):
         task : callable
             A module-level function; given None for `shared` None, a tuple of values for a tuple.
         parts : sequence
-            Small descriptions, or `NativePartition`s, which are opened where they lie.
+            Small descriptions, or handles (`NativePartition`), which are opened where they lie.
         shared : Shared or tuple of Shared, optional
 
         Raises

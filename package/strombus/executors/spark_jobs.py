@@ -111,7 +111,7 @@ def named(context: SparkContext, description: str, tag: str = "") -> Iterator[No
         with suppress(Exception):
             context.removeJobTag(tag)
             for key, value in before.items():
-                context.setLocalProperty(key, value)  # type: ignore[arg-type]
+                context.setLocalProperty(key, value)
 
 
 @contextmanager

@@ -110,7 +110,8 @@ def is_dynamic(context: SparkContext) -> bool:
 
 def is_local(context: SparkContext) -> bool:
     """Say whether tasks run in the driver's own JVM."""
-    return context.master == "local" or context.master.startswith("local[")
+    master = str(context.master)
+    return master == "local" or master.startswith("local[")
 
 
 def capacity_of(context: SparkContext) -> Capacity:
@@ -159,4 +160,4 @@ def _slots(context: SparkContext) -> int:
         profile = scala.resourceProfileManager().defaultResourceProfile()
         return int(scala.maxNumConcurrentTasks(profile))
     except Py4JError:  # not in Spark's public API: another version may lack it
-        return max(1, context.defaultParallelism // task_cpus(context))
+        return max(1, int(context.defaultParallelism) // task_cpus(context))
