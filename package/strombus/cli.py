@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,25 +24,62 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 )
 
 
-class _Commands(click.Group):
+VERBOSE = "strombus.verbose"
+
+
+class _Command(click.Command):
+    """Take --verbose after the subcommand too, where people add it when something has failed."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params.append(_verbose_option())
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+class _Commands(_Group):
     """Turn errors into one line and an exit code."""
+
+    group_class = _Group
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (errors.StrombusError, KeyboardInterrupt) as error:
-            if ctx.params.get("verbose"):
-                traceback.print_exc()
-            known = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
-            message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+            if ctx.meta.get(VERBOSE):
+                click.echo("".join(traceback.format_exception(error)) + getattr(error, "traceback", ""), err=True)
+            message = "interrupted" if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
             click.echo(f"Error: {message}", err=True)
-            sys.exit(known)
+            sys.exit(_exit_code(error))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
+def _exit_code(error: BaseException) -> int:
+    """Go by what happened on the worker, where that is known."""
+    if isinstance(error, errors.TaskError) and isinstance(error.__cause__, errors.StrombusError):
+        error = error.__cause__
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+
+
+def _verbose_option() -> click.Option:
+    return click.Option(
+        ["--verbose"],
+        is_flag=True,
+        expose_value=False,
+        callback=_note_verbose,
+        help="Show the traceback of an error, the worker's too.",
+    )
+
+
+def _note_verbose(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    """Note in what all commands of a call share, so that the option counts wherever it stands."""
+    context.meta[VERBOSE] = value or context.meta.get(VERBOSE, False)
+
+
+@click.group(cls=_Commands, params=[_verbose_option()], context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="strombus")
-def main(verbose: bool) -> None:
+def main() -> None:
     """Train PyTorch networks on Dask or Spark.
 
     \b
@@ -72,6 +110,8 @@ def train(config: str, backend: str | None, epochs: int | None) -> None:
     from strombus.trainer import Trainer
 
     job = read_job(config)
+    if job.output and Path(job.output).is_dir():
+        raise errors.ConfigurationError(f"output must be a file to write, {job.output} is a directory")
     transform = import_object(job.data.transform) if job.data.transform else None
     data, validation, test = (
         None if path is None else open_dataset(path, transform=transform)

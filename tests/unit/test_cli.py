@@ -1,0 +1,237 @@
+"""The command line as users run it: what it prints, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import strombus as sb
+from strombus.cli import main
+
+NETWORK = """
+    import torch
+    from torch import nn
+
+    from strombus import DataSet
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+
+        def forward(self, features):
+            assert features.abs().max() <= 1.0, "the transform was not applied"
+            return self.layers(features)
+
+    def make():
+        return Scaled()
+
+    def scale(batch):
+        return DataSet(batch.features / 100.0, batch.labels)
+
+    def fail(batch):
+        raise RuntimeError("the disk under the worker is gone")
+
+    def interrupt(batch):
+        raise KeyboardInterrupt
+"""
+
+CONFIG = """
+    network:
+      module: {module}:make
+      loss: torch.nn:CrossEntropyLoss
+      optimizer: {{class: torch.optim:Adam, lr: 0.05}}
+    data:
+      train: {folder}/train.zarr
+      validation: {folder}/test.zarr
+      test: {folder}/test.zarr
+      transform: {module}:scale
+    master: {{numWorkers: 1, batch_size_per_worker: 16, rng_seed: 1}}
+    backend: local
+    epochs: 8
+    output: {folder}/network.safetensors
+"""
+
+
+def write_data(path, rows, seed=0):
+    features = np.random.default_rng(seed).uniform(-100, 100, (rows, 4)).astype(np.float32)
+    labels = (features[:, 0] > features[:, 1]).astype(np.int64)
+    sb.data.export((features, labels), path, progress=False)
+    return features, labels
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A configuration, a module beside it and data; the module's name is this test's alone."""
+    module = f"network_{tmp_path.name.replace('-', '_')}"
+    write_data(tmp_path / "train.zarr", 320)
+    write_data(tmp_path / "test.zarr", 100, seed=1)
+    (tmp_path / f"{module}.py").write_text(textwrap.dedent(NETWORK))
+    config = tmp_path / "job.yaml"
+    config.write_text(textwrap.dedent(CONFIG).format(module=module, folder=tmp_path))
+    yield config
+    sys.modules.pop(module, None)
+    sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path)]
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def change(config, old, new):
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+
+
+def fails(result, code, *words):
+    """Check for an exit code and one clear line."""
+    assert result.exit_code == code, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert "Traceback" not in result.output
+    for word in words:
+        assert word in line
+    return line
+
+
+def test_the_demo_learns_the_digits(capfd):
+    pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
+    result = run("demo", "--backend", "local")
+    assert result.exit_code == 0, result.output
+    (accuracy,) = [float(line.split()[1]) for line in result.stdout.splitlines() if line.startswith("accuracy ")]
+    assert accuracy > 0.95
+    assert "trained 17,226 parameters on 14,370 examples" in result.stdout
+    assert "epoch 10/10" in result.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_job_trains_tests_and_saves_a_network_whose_module_lies_beside_it(job, workers):
+    change(job, "numWorkers: 1", f"numWorkers: {workers}")
+    result = run("train", job)
+    assert result.exit_code == 0, result.output
+    assert "trained on 2,560 examples" in result.stdout
+    assert "validation accuracy" in result.stderr
+    printed = next(float(line.split()[1]) for line in result.stdout.splitlines() if line.startswith("accuracy"))
+    assert printed > 0.9
+    module = sys.modules[f"network_{job.parent.name.replace('-', '_')}"]
+    loaded = sb.MultiLayerNetwork(module.make).load(job.parent / "network.safetensors")
+    features, labels = write_data(job.parent / "again.zarr", 100, seed=1)
+    assert np.mean(loaded.predict(features / 100).argmax(axis=1) == labels) == pytest.approx(printed, abs=1e-4)
+    assert loaded.epoch == 8
+
+
+def test_options_of_the_command_stand_above_the_file(job):
+    change(job, "backend: local", "backend: nowhere")
+    result = run("train", job, "--backend", "local", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "trained on 320 examples" in result.stdout
+
+
+def test_datasets_are_written_shown_and_checked(tmp_path):
+    features = np.arange(60, dtype=np.float32).reshape(20, 3)
+    np.savez(tmp_path / "rows.npz", features=features, labels=np.arange(20), labels_mask=np.ones(20, np.uint8))
+    target = tmp_path / "rows.zarr"
+    assert "wrote 20 examples in 1 parts" in run("data", "export", tmp_path / "rows.npz", target).stdout
+    fails(run("data", "export", tmp_path / "rows.npz", target), 6, "overwrite", str(target))
+    assert run("data", "export", tmp_path / "rows.npz", target, "--overwrite").exit_code == 0
+    shown = run("data", "inspect", target).stdout
+    assert "DataSet of 20 examples in 1 parts" in shown
+    assert [line.split()[:2] for line in shown.splitlines()[1:]] == [
+        ["features", "float32"],
+        ["labels", "int64"],
+        ["labels_mask", "uint8"],
+    ]
+    assert run("data", "validate", target).exit_code == 0
+    (shard,) = target.glob("part-*/features/c/0/0")
+    shard.write_bytes(shard.read_bytes()[:-20])
+    assert run("data", "validate", target).exit_code == 6
+    np.savez(tmp_path / "odd.npz", pixels=features)
+    fails(run("data", "export", tmp_path / "odd.npz", tmp_path / "odd.zarr"), 6, "features, labels", "pixels")
+    assert not (tmp_path / "odd.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "words"),
+    [
+        ("epochs: 8", "epochs: 0", 2, ["epochs", "greater than or equal to 1"]),
+        ("epochs: 8", "epoch: 8", 2, ["epoch is no option", "known: network, data, master"]),
+        ("batch_size_per_worker", "batch_size", 2, ["no option 'batch_size'", "batch_size_per_worker"]),
+        (":make", ":made", 2, ["has no 'made'"]),
+        ("class: torch.optim:Adam", "class: torch.optim:Adan", 2, ["has no 'Adan'"]),
+        ("lr: 0.05", "rate: 0.05", 2, ["optimizer cannot be made", "rate"]),
+        ("loss: torch.nn:CrossEntropyLoss", "loss: torch", 2, ["package.module:name"]),
+        ("backend: local", "backend: sparc", 2, ["backend must be", "'sparc'"]),
+        ("backend: local", "backend: tcp://127.0.0.1:9", 3, ["no Dask scheduler answered at tcp://127.0.0.1:9"]),
+        (":scale", ":fail", 4, ["part ", "the disk under the worker is gone"]),
+        ("/train.zarr", "/nothing.zarr", 6, ["no data at", "nothing.zarr"]),
+        ("/network.safetensors", "", 2, ["output", "is a directory"]),
+        ("network:", "network: [", 2, ["is not YAML"]),
+    ],
+)
+def test_each_kind_of_error_is_one_line_and_an_exit_code(job, old, new, code, words):
+    change(job, old, new)
+    fails(run("train", job), code, *words)
+    assert not (job.parent / "network.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_with_its_own_code(job):
+    features = np.full((16, 4), np.nan, np.float32)
+    sb.data.export((features, np.zeros(16, np.int64)), job.parent / "train.zarr", overwrite=True, progress=False)
+    (job.parent / f"network_{job.parent.name.replace('-', '_')}.py").write_text(
+        "from torch import nn\ndef make(): return nn.Linear(4, 2)\ndef scale(batch): return batch\n"
+    )
+    fails(run("train", job), 5, "part 0", "features 64", "NaN")
+
+
+def test_a_module_that_breaks_when_imported_is_named(job):
+    (module,) = job.parent.glob("*.py")
+    module.write_text("layers = [1, 2\n")
+    fails(run("train", job), 2, "cannot import", "SyntaxError")
+
+
+def test_ctrl_c_is_no_traceback(job):
+    change(job, ":scale", ":interrupt")
+    assert fails(run("train", job), 130) == "Error: interrupted"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_verbose_shows_the_workers_traceback_wherever_it_stands(job, before):
+    change(job, ":scale", ":fail")
+    arguments = ["--verbose", "train", job] if before else ["train", job, "--verbose"]
+    result = run(*arguments)
+    assert result.exit_code == 4
+    assert "Traceback (most recent call last)" in result.stderr
+    assert "in fail" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("Error: part ")
+
+
+def test_wrong_usage_ends_with_2(tmp_path):
+    for arguments in (["train"], ["train", "--epochs", "0", "x"], ["no-such-command"], ["demo", "--workers", "x"]):
+        assert run(*arguments).exit_code == 2
+    fails(run("train", tmp_path / "none.yaml"), 2, "no configuration file at")
+
+
+def test_the_installed_program_helps_without_waiting_for_torch():
+    program = str(Path(sys.executable).with_name("strombus"))
+    done = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=60, check=True)
+    assert all(command in done.stdout for command in ("data", "demo", "train", "Exit codes"))
+    code = (
+        "import sys, time; start = time.process_time(); import strombus.cli; spent = time.process_time() - start\n"
+        "heavy = {'torch', 'numpy', 'dask', 'distributed', 'zarr', 'pyspark', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert spent < 0.5, spent"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    missing = subprocess.run(
+        [program, "data", "inspect", "none.zarr"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert missing.returncode == 6
+    assert missing.stderr.splitlines() == [missing.stderr.strip()]
+    assert missing.stderr.startswith("Error: no data at ")
