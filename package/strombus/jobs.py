@@ -118,7 +118,7 @@ def read_job(path: str | Path) -> Job:
         raise ConfigurationError(f"no configuration file at {file}")
     try:
         options = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} is not YAML: {error}") from None
     folder = str(file.resolve().parent)
     if folder not in sys.path:
@@ -126,8 +126,17 @@ def read_job(path: str | Path) -> Job:
     try:
         return Job.model_validate(options)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(f"{file}: {problems}") from None
+        raise ConfigurationError(f"{file}: {'; '.join(map(_explain, error.errors()))}") from None
+
+
+def _explain(problem: Any) -> str:
+    """Say what is wrong with one option; for one that does not exist, list those that do."""
+    where = ".".join(map(str, problem["loc"])) or "file"
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {problem['msg']}"
+    sections: dict[Any, type[_Options]] = {"network": NetworkOptions, "data": DataOptions}
+    options = Job if len(problem["loc"]) == 1 else sections[problem["loc"][0]]
+    return f"{where} is no option; known: {', '.join(options.model_fields)}"
 
 
 def import_object(path: str) -> Any:
@@ -137,8 +146,10 @@ def import_object(path: str) -> Any:
         raise ConfigurationError(f"an import path is written 'package.module:name', got {path!r}")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigurationError(f"cannot import {module_name!r} for {path!r}: {error}") from error
+    except Exception as error:  # the module's own code may raise anything
+        raise ConfigurationError(
+            f"cannot import {module_name!r} for {path!r}: {type(error).__name__}: {error}"
+        ) from error
     if not hasattr(module, name):
         raise ConfigurationError(f"module {module_name!r} has no {name!r}")
     _ship_by_value(module)
@@ -147,9 +158,9 @@ def import_object(path: str) -> Any:
 
 def _ship_by_value(module: ModuleType) -> None:
     """Have a module that is not installed travel with what uses it: workers cannot import it."""
-    file = getattr(module, "__file__", None)
+    file, package = getattr(module, "__file__", None), module.__name__.partition(".")[0]
     installed = file is None or {"site-packages", "dist-packages"} & set(Path(file).parts)
-    if not installed and not module.__name__.startswith(("strombus", "torch")):
+    if not installed and package not in {"strombus", "torch", *sys.stdlib_module_names}:
         cloudpickle.register_pickle_by_value(module)
 
 

@@ -1,0 +1,112 @@
+"""Jobs read from YAML: what is built, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import cloudpickle
+import pytest
+import torch
+from torch import nn
+
+import strombus as sb
+from strombus.errors import ConfigurationError
+from strombus.jobs import Job, import_object, read_job
+
+OPTIONS = {
+    "network": {
+        "module": "torch.nn:Identity",
+        "loss": "torch.nn.functional:mse_loss",
+        "optimizer": {"class": "torch.optim:SGD", "lr": 0.5, "momentum": 0.9},
+    },
+    "data": {"train": "train.zarr"},
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in [path.stem for path in tmp_path.glob("*.py")]:
+        sys.modules.pop(name, None)
+
+
+def test_a_job_makes_network_and_master(folder):
+    (folder / "networks_of_job.py").write_text(
+        "from torch import nn\ndef make(): return nn.Linear(3, 2)\nready = nn.Linear(3, 2)\n"
+    )
+    schedule = {"class": "torch.optim.lr_scheduler:StepLR", "step_size": 3}
+    for kind in ("MultiLayerNetwork", "ComputationGraph"):
+        for name in ("make", "ready"):
+            options = {**OPTIONS["network"], "module": f"networks_of_job:{name}", "kind": kind, "schedule": schedule}
+            network = Job.model_validate({**OPTIONS, "network": {**options, "l2": 0.25}}).make_network()
+            assert type(network) is getattr(sb, kind)
+            optimizer, made = network.make_optimizer([nn.Parameter(torch.ones(1))])
+            assert isinstance(optimizer, torch.optim.SGD)
+            assert (optimizer.defaults["lr"], optimizer.defaults["momentum"], network.l2) == (0.5, 0.9, 0.25)
+            assert (made.step_size, network.num_params()) == (3, 8)
+
+
+def test_the_masters_options_go_under_both_of_their_names():
+    for name in ("averagingFrequency", "averaging_frequency"):
+        job = Job.model_validate({**OPTIONS, "master": {"type": "parameter_averaging", name: 7}})
+        assert job.make_master() == sb.ParameterAveragingTrainingMaster(averaging_frequency=7)
+    assert Job.model_validate(OPTIONS).make_master() == sb.ParameterAveragingTrainingMaster()
+    with pytest.raises(ConfigurationError, match="no training master is called 'sharing'; known: parameter_averaging"):
+        Job.model_validate({**OPTIONS, "master": {"type": "sharing"}}).make_master()
+
+
+def test_reading_lists_every_problem_at_once(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text("network: {modul: a, l1: much}\ndata: {train: x, test: 3}\nepochs: 0\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_job(file)
+    for words in (
+        "network.module: Field required",
+        "network.modul is no option; known: module, loss",
+        "network.l1",
+        "data.test",
+        "epochs",
+    ):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "words alone"])
+def test_a_file_of_another_form_is_refused(tmp_path, text):
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"job\.yaml: file: "):
+        read_job(tmp_path / "job.yaml")
+
+
+def test_a_binary_file_is_refused(tmp_path):
+    (tmp_path / "job.yaml").write_bytes(b"\xff\xfe\x00\x9c")
+    with pytest.raises(ConfigurationError, match="is not YAML"):
+        read_job(tmp_path / "job.yaml")
+
+
+def test_an_optimizer_without_a_class_is_refused():
+    options = {**OPTIONS["network"], "optimizer": {"lr": 0.1}}
+    with pytest.raises(ConfigurationError, match=r"network\.optimizer needs 'class'"):
+        Job.model_validate({**OPTIONS, "network": options}).make_network()
+
+
+@pytest.mark.parametrize("path", ["torch.nn.Linear", ":Linear", "torch.nn:", ""])
+def test_an_import_path_has_a_colon(path):
+    with pytest.raises(ConfigurationError, match=r"written 'package\.module:name'"):
+        import_object(path)
+
+
+def test_what_is_not_installed_travels_by_value(folder):
+    for name in ("torch_like", "strombus_like"):
+        (folder / f"{name}.py").write_text("def double(value): return 2 * value\n")
+        (folder / "blob").write_bytes(cloudpickle.dumps(import_object(f"{name}:double")))
+        code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))(21))"
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder / "blob")], capture_output=True, text=True, check=True, cwd="/"
+        )
+        assert done.stdout == "42\n"
+    assert pickle.loads(cloudpickle.dumps(import_object("json:dumps"))).__module__ == "json"
+    assert len(cloudpickle.dumps(import_object("json:dumps"))) < 200
+    assert len(cloudpickle.dumps(import_object("torch.nn:Linear"))) < 200
