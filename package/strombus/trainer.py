@@ -190,17 +190,15 @@ class Trainer:
     def _run(self, job: TrainingJob, master: TrainingMaster, watchers: Sequence[Callback]) -> None:
         rows = job.source.rows if isinstance(job.source, Source) else sum(job.source.counts(job.executor))
         plan = FitPlan(job.epochs, rows, job.workers, job.executor.name)
-        for watcher in watchers:
-            watcher.on_fit_start(plan)
-        try:
+        with ExitStack() as stack:
+            stack.callback(lambda: self.stats.add(job.stats.events))
+            for watcher in watchers:
+                watcher.on_fit_start(plan)
+                stack.callback(watcher.on_fit_end)
             if rows:
                 self.network.load_state(master.train(job))
             else:
                 logger.warning("the data holds no examples: nothing was trained")
-        finally:
-            self.stats.add(job.stats.events)
-            for watcher in watchers:
-                watcher.on_fit_end()
 
     def _master_to_fit(self, epochs: int) -> TrainingMaster:
         if self.master is None:
@@ -293,9 +291,8 @@ class Trainer:
 
         Returns
         -------
-        ndarray, shape (examples, ...), or a tuple of them for a graph of several outputs
+        ndarray, shape (examples, ...), or for a `ComputationGraph` a tuple with one for each output
         """
-        data = _features_only(data)
         with self._work(data, batch_size) as (work, parts):
             shared = self.executor.share(work)
             try:
@@ -306,7 +303,7 @@ class Trainer:
         if not filled:
             raise DataError("the data holds no examples")
         outputs = tuple(np.concatenate(arrays) for arrays in zip(*filled, strict=True))
-        return outputs[0] if len(outputs) == 1 else outputs
+        return outputs if self.network.several else outputs[0]
 
     @contextmanager
     def _work(
@@ -394,10 +391,3 @@ class _Fit:
         if trainer.network.classifies:
             figures["accuracy"] = trainer.evaluate(self.validation).accuracy()
         return figures
-
-
-def _features_only(data: Any) -> Any:
-    """Take a bare array for the features of a data set."""
-    if hasattr(data, "__array__") or hasattr(data, "detach"):
-        return (data,)
-    return data

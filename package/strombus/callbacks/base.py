@@ -58,7 +58,7 @@ class EpochRecord:
 
 
 class Callback:
-    """Called on the driver; override what you need. For code on the workers see `TrainingHook`."""
+    """Called on the driver, in the order given; override what you need. For code on the workers see `TrainingHook`."""
 
     def on_fit_start(self, plan: FitPlan) -> None:
         """Run before the first round."""
@@ -71,4 +71,4 @@ class Callback:
         return None
 
     def on_fit_end(self) -> None:
-        """Run when the fit is over, also after an error."""
+        """Run when the fit is over, also after an error; the callback that was started last comes first."""
