@@ -129,7 +129,7 @@ class Executor(ABC):
         Parameters
         ----------
         merge : callable
-            ``merge(left, right)``, associative; may reuse `left`'s memory.
+            ``merge(left, right)``, associative; leaves both as they are, since an engine may merge them again.
         depth : int
             Levels of the tree (DL4J: ``aggregationDepth``), at least 1.
         finish : callable, optional

@@ -90,7 +90,8 @@ class DaskShared(Generic[T]):
         """Return ``view(value)``, computed on the worker that holds the value."""
         call = dump(view, "view")
         make = self._executor.submitter(view_value, "look", call)
-        found: R = _checked(self._executor.collect(lambda: make(self.future), [self]))
+        # Before the next round, which may wait for the same value: the driver looks while that one works.
+        found: R = _checked(self._executor.collect(lambda: make(self.future, priority=10), [self]))
         return found
 
     def free(self) -> None:
@@ -258,15 +259,18 @@ class DaskExecutor(Executor):
         if not len(parts):
             raise ConfigurationError("map_reduce needs at least one part, got none")
         plan = merge_plan(len(parts), depth)
-        join = self.submitter(merge_group, "merge", dump(merge, "merge"))
-        end = None if finish is None else self.submitter(view_value, "finish", dump(finish, "finish"))
+        joins = [self.submitter(merge_group, "merge", dump(merge, "merge"), None) for _ in plan]
+        if joins:
+            # Finished by the task that merges last: one trip to the scheduler less in every round.
+            joins[-1] = self.submitter(merge_group, "merge", dump(merge, "merge"), finish and dump(finish, "finish"))
+        end = None if joins or finish is None else self.submitter(view_value, "finish", dump(finish, "finish"))
 
         def make() -> Future:
             for handle in as_tuple(shared):
                 handle.renew()  # type: ignore[attr-defined]
             start = self._start_parts(task, parts, shared, self._workers())
             level = [start(number) for number in range(len(parts))]
-            for groups in plan:
+            for join, groups in zip(joins, plan, strict=True):
                 level = [join(*(level[i] for i in group)) if len(group) > 1 else level[group[0]] for group in groups]
             return level[0] if end is None else end(level[0])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import types
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,21 +39,12 @@ def run_part(call: bytes, number: int, blob: bytes | None, native: Any, many: bo
     return run_task(task, part, number, partial(open_inputs, many, inputs), get_worker().state.nthreads)
 
 
-def merge_group(call: bytes, *items: Any) -> Any:
-    """Fold `items` from left to right.
-
-    The first is copied: `merge` may reuse its memory, and Dask may run this task again on the same items.
-    """
+def merge_group(call: bytes, finish: bytes | None, *items: Any) -> Any:
+    """Fold `items` from left to right, and finish the last merge of a tree."""
     if failures := [item for item in items if isinstance(item, Failure)]:
         return failures[0]
-    return _run(lambda merge: _fold(merge, items), call)
-
-
-def _fold(merge: Callable[[Any, Any], Any], items: Sequence[Any]) -> Any:
-    merged = copy.deepcopy(items[0])
-    for item in items[1:]:
-        merged = merge(merged, item)
-    return merged
+    merged = _run(lambda merge: functools.reduce(merge, items), call)
+    return merged if finish is None else view_value(finish, merged)
 
 
 def view_value(call: bytes, value: Any) -> Any:

@@ -79,8 +79,8 @@ def evaluate_part(work: ScoringWork, part: Any) -> tuple[Metric, ...]:
 
 
 def merge_metrics(left: tuple[Metric, ...], right: tuple[Metric, ...]) -> tuple[Metric, ...]:
-    """Merge two partitions' metrics one by one."""
-    return tuple(a.merge(b) for a, b in zip(left, right, strict=True))
+    """Merge two partitions' metrics one by one, into new ones."""
+    return tuple(a.fresh().merge(a).merge(b) for a, b in zip(left, right, strict=True))
 
 
 def predict_part(work: ScoringWork, part: Any) -> tuple[NDArray[Any], ...]:
