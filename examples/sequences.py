@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     args = parser.parse_args()
 
-    network = sb.MultiLayerNetwork(RowReader, nn.CrossEntropyLoss(), functools.partial(torch.optim.Adam, lr=4e-3))
+    network = sb.MultiLayerNetwork(RowReader, nn.CrossEntropyLoss(), functools.partial(torch.optim.Adam, lr=1e-2))
     master = sb.ParameterAveragingTrainingMaster(workers=2, batch_size_per_worker=32, rng_seed=0)
     train, test = load()
     with sb.Trainer(network, master, backend=args.backend) as trainer:
