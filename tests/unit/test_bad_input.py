@@ -33,7 +33,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class Locked(nn.Module):
-    """A module with something inside that cannot be pickled."""
+    """A module whose instances cannot be pickled, but whose class can."""
 
     def __init__(self):
         super().__init__()
@@ -209,26 +209,24 @@ def test_no_scheduler_at_the_address():
     assert time.monotonic() - started < 15
 
 
-def test_a_module_that_cannot_be_pickled(two):
-    with pytest.raises(ConfigurationError, match=r"picklable.*_thread\.lock"):
-        fit(two, make_data(20), sb.MultiLayerNetwork(Locked, nn.CrossEntropyLoss(), open_lock()))
-
-
-@pytest.mark.dask
-def test_a_module_that_cannot_be_pickled_on_dask(dask_client):
-    with pytest.raises(ConfigurationError, match=r"picklable.*_thread\.lock"):
-        fit(dask_client, make_data(20), sb.MultiLayerNetwork(Locked, nn.CrossEntropyLoss(), open_lock()))
-
-
-def open_lock():
-    """Return an optimizer factory that holds a lock."""
+def locked_factory():
+    """Return a function that holds a lock and makes a module."""
     guard = threading.Lock()
 
-    def make(parameters):
+    def make():
         with guard:
-            return torch.optim.SGD(parameters, lr=0.1)
+            return make_mlp()
 
     return make
+
+
+@pytest.mark.parametrize("backend", ["two", pytest.param("dask_client", marks=pytest.mark.dask)])
+def test_a_module_that_cannot_be_pickled(request, backend):
+    backend = request.getfixturevalue(backend)
+    with pytest.raises(ConfigurationError, match=r"picklable.*network\._factory.*_thread\.lock"):
+        fit(backend, make_data(20), sb.MultiLayerNetwork(locked_factory(), nn.CrossEntropyLoss(), torch.optim.SGD))
+    made_there = sb.MultiLayerNetwork(Locked, nn.CrossEntropyLoss(), torch.optim.SGD)
+    assert fit(backend, make_data(20), made_there).examples == 20
 
 
 @pytest.mark.parametrize("backend", ["one", "two", pytest.param("dask_client", marks=pytest.mark.dask)])
