@@ -18,7 +18,7 @@ _WHERE = {
     "EqualRepartitioner": "strombus.partitioning",
     "Evaluation": "strombus.evaluation",
     "Executor": "strombus.executors.base",
-    "FitResult": "strombus.trainer",
+    "FitResult": "strombus.fitting",
     "MultiDataSet": "strombus.types",
     "MultiLayerNetwork": "strombus.networks",
     "NoOpRepartitioner": "strombus.partitioning",
@@ -57,11 +57,12 @@ if TYPE_CHECKING:
     from strombus.callbacks import Callback, EpochRecord
     from strombus.evaluation import Evaluation
     from strombus.executors.base import Executor
+    from strombus.fitting import FitResult
     from strombus.masters.base import TrainingMaster
     from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
     from strombus.networks import ComputationGraph, MultiLayerNetwork
     from strombus.partitioning import DefaultRepartitioner, EqualRepartitioner, NoOpRepartitioner
-    from strombus.trainer import FitResult, Trainer
+    from strombus.trainer import Trainer
     from strombus.types import DataSet, MultiDataSet
     from strombus.worker.hooks import TrainingHook
 

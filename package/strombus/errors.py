@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ConfigurationError",
     "DataError",
+    "EmptyDataError",
     "ExecutorError",
     "GangError",
     "GangTimeout",
@@ -35,6 +36,10 @@ class MissingDataError(DataError, FileNotFoundError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class EmptyDataError(DataError):
+    """Data without a single example, where at least one is needed."""
 
 
 class UnfinishedExportError(DataError):

@@ -106,11 +106,13 @@ def _check_target(uri: str, overwrite: bool) -> None:
     if overwrite:
         return
     if is_finished(uri):
-        raise DataError(f"{uri} holds data already; take another path, or give overwrite=True to replace it")
+        raise DataError(
+            f"{uri} holds data already; take another path, or give overwrite=True (--overwrite) to replace it"
+        )
     if any(name.startswith("part-") for name in store.children(uri)):
         raise UnfinishedExportError(
             f"{uri} holds parts of an export that did not finish, or that still runs; take another path, or give "
-            f"overwrite=True to replace it"
+            f"overwrite=True (--overwrite) to replace it"
         )
 
 

@@ -32,23 +32,29 @@ class NetworkOptions(_Options):
     ----------
     module : str
         Import path, ``"package.module:name"``, of an ``nn.Module``, a class or a function that makes one.
-    loss : str
-        Import path; a class is called without arguments (``torch.nn:CrossEntropyLoss``).
+    loss : str, mapping or list
+        Import path; a class is called without arguments (``torch.nn:CrossEntropyLoss``). As a mapping,
+        ``class`` is the path and all else its options; a list has one for each output of a graph.
     optimizer : mapping
         ``class`` is the import path, all else its options: ``{class: "torch.optim:SGD", lr: 0.1}``.
     schedule : mapping, optional
         The same for a learning-rate schedule.
     kind : {"MultiLayerNetwork", "ComputationGraph"}
-    l1, l2 : float
+    l1, l2, device, autocast, accumulate, loss_weights
+        See `strombus.networks.Network` and `ComputationGraph`.
     """
 
     module: str
-    loss: str = "torch.nn:CrossEntropyLoss"
+    loss: str | dict[str, Any] | list[str | dict[str, Any]] = "torch.nn:CrossEntropyLoss"
     optimizer: dict[str, Any]
     schedule: dict[str, Any] | None = None
     kind: Literal["MultiLayerNetwork", "ComputationGraph"] = "MultiLayerNetwork"
     l1: float = 0.0
     l2: float = 0.0
+    device: str = "auto"
+    autocast: str | None = None
+    accumulate: int = 1
+    loss_weights: list[float] | None = None
 
 
 class DataOptions(_Options):
@@ -86,16 +92,18 @@ class Job(_Options):
     def make_network(self) -> Network:
         """Build the network; ConfigurationError names the import path that fails."""
         options = self.network
-        module = import_object(options.module)
-        loss = import_object(options.loss)
-        kind = ComputationGraph if options.kind == "ComputationGraph" else MultiLayerNetwork
-        return kind(
-            module=module,
-            loss=loss() if isinstance(loss, type) else loss,
+        arguments: dict[str, Any] = options.model_dump(include={"l1", "l2", "device", "autocast", "accumulate"})
+        graph = options.kind == "ComputationGraph"
+        if graph:
+            arguments["loss_weights"] = options.loss_weights
+        elif options.loss_weights is not None or isinstance(options.loss, list):
+            raise ConfigurationError("network: several losses and loss_weights need kind: ComputationGraph")
+        return (ComputationGraph if graph else MultiLayerNetwork)(
+            module=import_object(options.module),
+            loss=_loss(options.loss),
             optimizer=_factory(options.optimizer, "network.optimizer"),
             schedule=_factory(options.schedule, "network.schedule") if options.schedule else None,
-            l1=options.l1,
-            l2=options.l2,
+            **arguments,
         )
 
     def make_master(self) -> TrainingMaster:
@@ -162,6 +170,13 @@ def _ship_by_value(module: ModuleType) -> None:
     installed = file is None or {"site-packages", "dist-packages"} & set(Path(file).parts)
     if not installed and package not in {"strombus", "torch", *sys.stdlib_module_names}:
         cloudpickle.register_pickle_by_value(module)
+
+
+def _loss(options: str | dict[str, Any] | list[str | dict[str, Any]]) -> Any:
+    if isinstance(options, list):
+        return [_loss(one) for one in options]
+    made = import_object(options) if isinstance(options, str) else _factory(options, "network.loss")
+    return made() if isinstance(made, type) or isinstance(options, dict) else made
 
 
 def _factory(options: dict[str, Any], where: str) -> Any:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import logging
-import secrets
-import time
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strombus.callbacks import Callback, EpochRecord, FitPlan, ProgressBar
-from strombus.data import NativeCollection, Source, count_objects, open_source
-from strombus.errors import ConfigurationError, DataError, StrombusWarning
+from strombus.callbacks import Callback, ProgressBar
+from strombus.data import NativeCollection, open_source
+from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation import Evaluation, Metric
 from strombus.executors import resolve
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
-from strombus.masters.base import Progress, TrainingJob, TrainingMaster
+from strombus.fitting import Fit, FitResult
+from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
 from strombus.partitioning import DefaultRepartitioner
-from strombus.stats import Recorder, TrainingStats
-from strombus.types import NativePartition, NetworkState, Partition
+from strombus.stats import TrainingStats
+from strombus.types import NativePartition, Partition
 from strombus.worker.scoring import (
     LossSum,
     ScoringWork,
@@ -37,43 +34,11 @@ from strombus.worker.scoring import (
     score_part,
 )
 
-__all__ = ["FitResult", "Trainer"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Metric)
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a fit came to.
-
-    Parameters
-    ----------
-    network : Network
-        The trained network, the one the trainer holds.
-    epochs : tuple of EpochRecord
-    examples, minibatches : int
-        Trained in this fit, over all workers and epochs.
-    seconds : float
-    seed : int
-        The seed that governed the fit; give it as ``rng_seed`` to repeat it.
-    stats : TrainingStats
-        Timed phases; empty unless ``collect_training_stats``.
-    """
-
-    network: Network
-    epochs: tuple[EpochRecord, ...]
-    examples: int
-    minibatches: int
-    seconds: float
-    seed: int
-    stats: TrainingStats = field(repr=False)
-
-    @property
-    def score(self) -> float:
-        """The last epoch's score; NaN when nothing was trained."""
-        return self.epochs[-1].score if self.epochs else float("nan")
 
 
 class Trainer:
@@ -163,42 +128,17 @@ class Trainer:
         """
         master = self._master_to_fit(epochs)
         watchers = [*callbacks, *([ProgressBar()] if progress else [])]
-        recorder = Recorder(master.collect_training_stats)
-        started = time.perf_counter()
-        with ExitStack() as stack:
-            with recorder.phase("export"):
-                source = stack.enter_context(self._trainable(data, master))
-                checked = None if validation is None else stack.enter_context(self._trainable(validation, master))
-            fit = _Fit(self, watchers, checked)
-            job = TrainingJob(
-                self.network,
-                source,
-                self.executor,
-                workers=master.workers or self.executor.capacity().slots or 1,
-                epochs=epochs,
-                seed=master.rng_seed if master.rng_seed is not None else secrets.randbits(31),
-                observer=fit,
-                first_epoch=self.network.epoch,
-                stats=TrainingStats(recorder.events),
-            )
-            self._run(job, master, watchers)
-        seconds = time.perf_counter() - started
-        return FitResult(
-            self.network, tuple(fit.records), fit.all_examples, fit.all_minibatches, seconds, job.seed, job.stats
-        )
+        fit = Fit(self.network, master, self.executor, watchers, self._validation_figures)
+        try:
+            return fit.run(data, epochs, validation)
+        finally:
+            self.stats.add(fit.stats.events)
 
-    def _run(self, job: TrainingJob, master: TrainingMaster, watchers: Sequence[Callback]) -> None:
-        rows = job.source.rows if isinstance(job.source, Source) else sum(job.source.counts(job.executor))
-        plan = FitPlan(job.epochs, rows, job.workers, job.executor.name)
-        with ExitStack() as stack:
-            stack.callback(lambda: self.stats.add(job.stats.events))
-            for watcher in watchers:
-                watcher.on_fit_start(plan)
-                stack.callback(watcher.on_fit_end)
-            if rows:
-                self.network.load_state(master.train(job))
-            else:
-                logger.warning("the data holds no examples: nothing was trained")
+    def _validation_figures(self, source: Any) -> dict[str, float]:
+        figures = {"score": self.calculate_score(source)}
+        if self.network.classifies:
+            figures["accuracy"] = self.evaluate(source).accuracy()
+        return figures
 
     def _master_to_fit(self, epochs: int) -> TrainingMaster:
         if self.master is None:
@@ -212,34 +152,6 @@ class Trainer:
         if epochs < 1:
             raise ConfigurationError(f"epochs must be at least 1, got {epochs}")
         return self.master
-
-    def _trainable(self, data: Any, master: TrainingMaster) -> AbstractContextManager[Source | NativeCollection]:
-        """Open data for the workers: what is not yet in Zarr is exported, or trained from the engine's memory."""
-        export = master.rdd_training_approach == "Export"
-        source = open_source(data)
-        if isinstance(source, NativeCollection):
-            self._compare_sizes(source, master.rdd_data_set_num_examples)
-            if not export:
-                return nullcontext(source)
-        return readable_source(
-            source,
-            self.executor,
-            export=export,
-            directory=master.export_directory,
-            batch_size=master.batch_size_per_worker,
-        )
-
-    def _compare_sizes(self, source: NativeCollection, declared: int | None) -> None:
-        if declared is None:
-            return
-        objects, rows = next(iter(self.executor.map(count_objects, source.partitions()[:1])))
-        if objects and not declared / 2 <= rows / objects <= declared * 2:
-            warnings.warn(
-                f"rdd_data_set_num_examples says {declared} rows an object, the first partition has "
-                f"{rows / objects:.1f}; the measured sizes are used",
-                StrombusWarning,
-                stacklevel=4,
-            )
 
     # -- scoring, evaluation, inference ----------------------------------------------------------
 
@@ -315,7 +227,12 @@ class Trainer:
         if isinstance(source, NativeCollection):
             yield ScoringWork(self.network, None, batch_size, metrics), tuple(source.partitions())
             return
-        with readable_source(source, self.executor, batch_size=batch_size) as readable:
+        with readable_source(
+            source,
+            self.executor,
+            directory=self.master.export_directory if self.master is not None else None,
+            batch_size=batch_size,
+        ) as readable:
             if not readable.rows:
                 raise DataError("the data holds no examples")
             # A few partitions for each slot, so that a slow one does not hold up the rest.
@@ -339,55 +256,3 @@ class Trainer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Fit:
-    """Follow one fit: keep the books of each epoch, validate, tell the callbacks."""
-
-    def __init__(
-        self, trainer: Trainer, watchers: Sequence[Callback], validation: Source | NativeCollection | None
-    ) -> None:
-        self.trainer, self.watchers, self.validation = trainer, watchers, validation
-        self.records: list[EpochRecord] = []
-        self.all_examples = self.all_minibatches = 0
-        self._start_epoch()
-
-    def _start_epoch(self) -> None:
-        self._examples = self._minibatches = 0
-        self._score = float("nan")
-        self._started = time.perf_counter()
-
-    def on_round(self, progress: Progress) -> None:
-        self._examples += progress.examples
-        self._minibatches += progress.minibatches
-        self._score = self.trainer.network.score = progress.score
-        for watcher in self.watchers:
-            watcher.on_round(progress)
-
-    def on_epoch(self, epoch: int, state: NetworkState) -> bool:
-        network = self.trainer.network
-        network.load_state(state)
-        network.epoch = epoch + 1
-        record = EpochRecord(
-            epoch=epoch + 1,
-            iteration=state.iteration,
-            examples=self._examples,
-            minibatches=self._minibatches,
-            score=self._score,
-            seconds=time.perf_counter() - self._started,
-            validation=self._validate(),
-        )
-        self.records.append(record)
-        self.all_examples += record.examples
-        self.all_minibatches += record.minibatches
-        self._start_epoch()
-        return any([watcher.on_epoch_end(record) is True for watcher in self.watchers])  # noqa: C419 - all are told
-
-    def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
-        trainer = self.trainer
-        figures = {"score": trainer.calculate_score(self.validation)}
-        if trainer.network.classifies:
-            figures["accuracy"] = trainer.evaluate(self.validation).accuracy()
-        return figures

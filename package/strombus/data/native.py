@@ -12,7 +12,17 @@ from strombus.data.rows import Rows, iterate_rows, load_cell
 from strombus.errors import ConfigurationError, DataError
 from strombus.types import DataSet, NativePartition
 
-__all__ = ["Cut", "NativeCollection", "count_objects", "count_rows", "cut_rows", "join_cuts", "open_cell", "plan_cells", "table_rows"]
+__all__ = [
+    "Cut",
+    "NativeCollection",
+    "count_objects",
+    "count_rows",
+    "cut_rows",
+    "join_cuts",
+    "open_cell",
+    "plan_cells",
+    "table_rows",
+]
 
 
 class Cut(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from strombus.data.rows import Column, Layout, Rows, concatenate, iterate_rows
-from strombus.errors import DataError
+from strombus.errors import EmptyDataError
 from strombus.types import Block, Columns, from_columns
 
 __all__ = ["ArraySource", "BLOCK_BYTES", "Source", "Transform", "split_rows"]
@@ -105,7 +105,7 @@ class ArraySource(Source):
                 layout = Layout.of(rows) if layout is None else layout.merge(Layout.of(rows))
                 pieces.append(rows.columns())
         if layout is None:
-            raise DataError("the data has no examples at all")
+            raise EmptyDataError("the data has no examples at all")
         return cls(from_columns(layout.kind, concatenate(layout, pieces)), transform)
 
     def blocks(self) -> tuple[Block, ...]:

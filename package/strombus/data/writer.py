@@ -12,7 +12,7 @@ import zarr
 from strombus.data import store
 from strombus.data.manifest import Manifest, Part
 from strombus.data.rows import Layout, Rows, as_rows, concatenate, is_mask, iterate_rows
-from strombus.errors import DataError
+from strombus.errors import DataError, EmptyDataError
 from strombus.types import Columns
 
 __all__ = [
@@ -221,7 +221,7 @@ def manifest_of(results: Iterable[Written]) -> Manifest:
         parts.extend(written.parts)
         chunks.add(written.chunk_rows)
     if layout is None:
-        raise DataError("there is nothing to export: the data has no examples at all")
+        raise EmptyDataError("there is nothing to export: the data has no examples at all")
     return Manifest(layout.kind, tuple(parts), columns=layout.columns, chunk_rows=max(chunks))  # type: ignore[arg-type]
 
 

@@ -27,6 +27,8 @@ __all__ = ["ZarrPart", "ZarrSource", "missing_shards", "open_dataset"]
 
 CACHE_BYTES = 64 << 20
 OPEN_ARRAYS = 64
+DECODERS = 2
+"""Threads that decode the chunks of a block; few, since the workers of a machine share its cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class ZarrSource(Source):
     def _start_empty(self) -> None:
         self._open: dict[tuple[int, str], tuple[Any, ShardReader | None]] = {}
         self._decoded: OrderedDict[tuple[int, str, int, int], Any] = OrderedDict()
+        self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -226,7 +229,7 @@ class ZarrSource(Source):
         uri = store.join(self.parts[number].uri, name)
         try:
             array, shard = self._array(number, name)
-            found = array[start:stop] if shard is None else shard.read(start, stop)
+            found = array[start:stop] if shard is None else shard.read(start, stop, self._decoders())
             return np.asarray(found, dtype=self.columns[name].dtype)
         except DataError:
             raise
@@ -235,6 +238,11 @@ class ZarrSource(Source):
                 f"rows {start} to {stop} of {uri} cannot be read: {type(error).__name__}: {error}; "
                 f"strombus.data.validate tells which parts are damaged"
             ) from error
+
+    def _decoders(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="strombus-decode")
+        return self._pool
 
     def _array(self, number: int, name: str) -> tuple[Any, ShardReader | None]:
         if (number, name) not in self._open:

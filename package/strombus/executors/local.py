@@ -25,6 +25,7 @@ from strombus.executors.local_processes import (
     Slot,
     call_member,
     call_task,
+    cannot_open,
     discard_result,
     open_part,
     open_result,
@@ -32,7 +33,7 @@ from strombus.executors.local_processes import (
 from strombus.executors.members import Superseded
 from strombus.executors.rendezvous import RendezvousServer
 from strombus.executors.values import FileValue, Packed, as_values, write_file
-from strombus.types import Capacity, Event
+from strombus.types import Capacity, Event, NativePartition
 
 __all__ = ["LocalExecutor", "LocalShared"]
 
@@ -149,6 +150,9 @@ class LocalExecutor(Executor):
     ) -> Iterator[Any]:
         """Yield ``task(shared_value, part)`` for each part, in order; part i goes to slot i where that is free."""
         self._ensure_open()
+        for part in parts:
+            if isinstance(part, NativePartition) and part.engine != "dask":
+                raise ConfigurationError(cannot_open(part))
         run = self._map_here if len(self._slots) == 1 else self._map_in_processes
         for result in run(task, parts, shared):
             if isinstance(result, Failure):
@@ -166,10 +170,9 @@ class LocalExecutor(Executor):
         started = 0
 
         def start(number: int, slot: int, tries: int) -> None:
-            call = dump(
-                (task, parts[number], number, shared, self._threads, self._folder.path), f"task or part {number}"
-            )
-            running[self._slots[slot].submit(call_task, call)] = (number, slot, tries)
+            call = dump((task, parts[number], shared), f"task or part {number}")
+            future = self._slots[slot].submit(call_task, number, self._threads, self._folder.path, call)
+            running[future] = (number, slot, tries)
 
         free = list(range(len(self._slots)))
         try:
@@ -265,13 +268,7 @@ class LocalExecutor(Executor):
         with RendezvousServer(len(payloads), new_run_id(), attempt, timeout) as server:
             board = server.board
             futures: list[Future[Any]] = []
-            calls = [
-                dump(
-                    (server.ticket(rank), body, payload, shared, self._threads, self._folder.path),
-                    f"body or payload {rank}",
-                )
-                for rank, payload in enumerate(payloads)
-            ]
+            calls = [dump((body, payload, shared), f"body or payload {i}") for i, payload in enumerate(payloads)]
 
             def poll() -> None:
                 for rank, future in enumerate(futures):
@@ -279,7 +276,10 @@ class LocalExecutor(Executor):
                         board.lose(rank, f"its process ended ({type(future.exception()).__name__})")
 
             try:
-                futures += [slot.submit(call_member, call) for slot, call in zip(self._slots, calls, strict=False)]
+                for rank, (slot, call) in enumerate(zip(self._slots, calls, strict=False)):
+                    futures.append(
+                        slot.submit(call_member, server.ticket(rank), self._threads, self._folder.path, call)
+                    )
                 board.supervise(poll, on_event, control)
                 return [self._result(future, rank) for rank, future in enumerate(futures)]
             except GangError:

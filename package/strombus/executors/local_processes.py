@@ -14,14 +14,23 @@ from typing import Any
 from loky import process_executor
 
 from strombus.errors import ConfigurationError
-from strombus.executors.base import Control
+from strombus.executors.base import Control, Member
 from strombus.executors.calls import Failure, dump, load, run_task
 from strombus.executors.members import run_member
-from strombus.executors.rendezvous import RendezvousMember
+from strombus.executors.rendezvous import RendezvousMember, RendezvousTicket
 from strombus.executors.values import FileValue, Packed, as_values, write_file
 from strombus.types import Event, NativePartition
 
-__all__ = ["LocalMember", "Slot", "call_member", "call_task", "discard_result", "open_part", "open_result"]
+__all__ = [
+    "LocalMember",
+    "Slot",
+    "call_member",
+    "call_task",
+    "cannot_open",
+    "discard_result",
+    "open_part",
+    "open_result",
+]
 
 LARGE = 2**18
 """Bytes of arrays from which a result goes through a file."""
@@ -68,18 +77,26 @@ def start_process() -> None:
     process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
 
 
-def call_task(blob: bytes) -> bytes:
-    """Run one task; return its pickled result or `Failure`."""
-    task, part, number, shared, threads, folder = load(blob)
-    result = run_task(lambda value, one: task(value, open_part(one)), part, number, partial(as_values, shared), threads)
-    return pack_result(result, number, folder)
+def call_task(number: int, threads: int, folder: Path, call: bytes) -> bytes:
+    """Run one task, pickled with its part and shared value; return its pickled result or `Failure`."""
+
+    def run(opened: tuple[Any, Any, Any], _: None) -> Any:
+        task, part, shared = opened
+        return task(as_values(shared), open_part(part))
+
+    # Opened where failures are caught: what the process cannot import is the task's error too.
+    return pack_result(run_task(run, None, number, partial(load, call), threads), number, folder)
 
 
-def call_member(blob: bytes) -> bytes:
-    """Run one member of a gang; return its pickled result, `Failure` or `Superseded`."""
-    ticket, body, payload, shared, threads, folder = load(blob)
+def call_member(ticket: RendezvousTicket, threads: int, folder: Path, call: bytes) -> bytes:
+    """Run one member of a gang, pickled with its payload; return its pickled result, `Failure` or `Superseded`."""
+
+    def run(member: Member, opened: tuple[Any, Any, Any], _: None) -> Any:
+        body, payload, shared = opened
+        return body(member, as_values(shared), payload)
+
     with RendezvousMember(ticket, "127.0.0.1") as member:
-        result = run_member(member, body, partial(as_values, shared), payload, threads)
+        result = run_member(member, run, partial(load, call), None, threads)
     return pack_result(result, ticket.rank, folder)
 
 
@@ -115,11 +132,16 @@ def open_part(part: Any) -> Any:
     if not isinstance(part, NativePartition):
         return part
     if part.engine != "dask" or not hasattr(part.handle, "compute"):
-        raise ConfigurationError(
-            f"partition {part.index} is held by {part.engine}, which the local backend cannot open; "
-            f"use backend={part.engine!r}"
-        )
+        raise ConfigurationError(cannot_open(part))
     return part.handle.compute(scheduler="synchronous")
+
+
+def cannot_open(part: NativePartition) -> str:
+    """Say why this backend has no way to a partition."""
+    return (
+        f"partition {part.index} is held by {part.engine}, which the local backend cannot open; "
+        f"use backend={part.engine!r}"
+    )
 
 
 class LocalMember:

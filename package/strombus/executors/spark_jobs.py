@@ -68,7 +68,8 @@ def _join_native(context: SparkContext, parts: Sequence[NativePartition]) -> tup
         if part.engine != "spark" or getattr(part.handle, "context", None) is not context:
             raise ConfigurationError(
                 "a native partition must be of an RDD of the executor's own SparkContext, "
-                f"got engine {part.engine!r} with a {type(part.handle).__name__}"
+                f"got engine {part.engine!r} with a {type(part.handle).__name__}; "
+                f"use backend={part.engine!r}, or the session that made it"
             )
     first = {}
     total = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from abc import ABC, abstractmethod
@@ -180,6 +181,18 @@ class TrainingMaster(BaseModel, ABC):
             raise ConfigurationError(self._explain(error)) from None
         for hook in training_hooks:
             self.add_hook(hook)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        # help() shows the names that people write, where pydantic would show the aliases of JSON.
+        hooks = inspect.Parameter("training_hooks", inspect.Parameter.KEYWORD_ONLY, default=())
+        named = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=field.get_default(), annotation=field.annotation
+            )
+            for name, field in cls.model_fields.items()
+        ]
+        cls.__signature__ = inspect.Signature([*named, hooks])
 
     @classmethod
     def _explain(cls, error: ValidationError) -> str:

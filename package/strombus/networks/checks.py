@@ -34,7 +34,7 @@ def make_module(module: Any) -> nn.Module:
     if isinstance(module, nn.Module):
         try:
             return copy.deepcopy(module).cpu()
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ConfigurationError(
                 f"the module cannot be copied ({error}); give a function that makes it instead"
             ) from error

@@ -14,8 +14,8 @@ __all__ = ["TrainingStats"]
 class TrainingStats:
     """Events of one or more fits, in the order in which they came in (DL4J: ``SparkTrainingStats``).
 
-    Phases of the driver: ``export``, ``split``, ``broadcast``, ``round``, ``apply``. Phases of a worker:
-    ``load`` (parameters into its module), ``data_wait``, ``fit`` (one minibatch), ``aggregate``.
+    Phases of the driver: ``export``, ``split``, ``broadcast``, ``submit``, ``round`` (waiting for one),
+    ``apply``. Phases of a worker: ``load`` (parameters into its module), ``data_wait``, ``fit`` (one minibatch).
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from strombus.data import open_cell
+from strombus.errors import ConfigurationError
 from strombus.networks import Network, Replica
 from strombus.stats import Recorder
 from strombus.types import DataSet, MultiDataSet, NetworkState, Partition, UpdaterState
@@ -122,7 +123,7 @@ def _contribution(
     hooks: tuple[TrainingHook, ...],
     epoch: int,
 ) -> Contribution:
-    state, left_out = replica.state(), {}
+    state, left_out = _state_of(replica, work), {}
     if not work.save_updater and state.updater is not None:
         tensors = state.updater.tensors
         left_out = {name: array.shape for name, array in tensors.items() if array.ndim}
@@ -139,6 +140,16 @@ def _contribution(
     )
     weight = totals.count if work.weighting == "examples" else 1.0
     return Contribution(state, weight, summary, totals.steps, epoch, left_out=left_out)
+
+
+def _state_of(replica: Replica, work: AveragingWork) -> NetworkState:
+    try:
+        return replica.state()
+    except ConfigurationError:
+        # An optimizer whose state cannot travel (LBFGS): it starts afresh in every round, if that is wanted.
+        if work.save_updater:
+            raise
+        return replica.state(updater=False)
 
 
 def _seed(*numbers: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from strombus.types import Event, NetworkState, UpdaterState
 
-__all__ = ["Averaged", "Contribution", "Summary", "finish_round", "merge_contributions"]
+__all__ = ["Averaged", "Contribution", "Pile", "Summary", "finish_round", "merge_contributions"]
 
-Arrays = Mapping[str, NDArray[Any]]
+Array = NDArray[Any]
+
+# Elements that are summed at a time: they stay in the processor's cache from the first term to the division.
+_STEP = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -59,18 +62,18 @@ class Summary:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one worker brings to the mean, or several merged.
+    """What one worker brings to the mean, or what a `Pile` of them comes to.
 
     Parameters
     ----------
     state : NetworkState
-        Of one worker in the network's dtype; of several, weighted sums in float64.
+        Of one worker in the network's dtype; of a pile, weighted sums in float64.
     weight : float
         Examples (or terms of the loss) behind it; 1 for each worker when uniform.
-    merged : bool
-        Whether `state` holds sums.
     steps : int
         Steps of the worker from whom step counts, hyper-parameters and schedule are taken.
+    merged : bool
+        Whether `state` holds sums.
     dtypes : mapping of str to dtype
         What each sum goes back to.
     left_out : mapping of str to shape
@@ -88,6 +91,21 @@ class Contribution:
 
 
 @dataclass(frozen=True)
+class Pile:
+    """Contributions in the order in which they are to be added; summed when they travel, or at the end.
+
+    `of_sums` says that the terms are sums already. Order and grouping are those of the merge tree whether
+    a pile travelled in between or not, so that a run gives the same bits wherever its tasks were placed.
+    """
+
+    terms: tuple[Contribution, ...]
+    of_sums: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (_sum(self.terms),)
+
+
+@dataclass(frozen=True)
 class Averaged:
     """The mean after a round of `epoch`: what the next one starts from."""
 
@@ -97,12 +115,43 @@ class Averaged:
     left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def _averages(name: str, array: NDArray[Any]) -> bool:
+def merge_contributions(left: Contribution | Pile, right: Contribution | Pile) -> Pile:
+    """Add two contributions, left before right."""
+    if isinstance(right, Contribution) and not right.merged:
+        return Pile((*(left.terms if isinstance(left, Pile) else (left,)), right))
+    whole = left.terms if isinstance(left, Pile) and left.of_sums else (_summed(left),)
+    return Pile((*whole, _summed(right)), of_sums=True)
+
+
+def finish_round(total: Contribution | Pile) -> Averaged:
+    """Divide the sums by the weight; one worker's values stay as they are, bit for bit.
+
+    An updater array that a worker lacks (a parameter without a gradient there) counts as zeros, as
+    optimizers start from. Integer buffers take the maximum.
+    """
+    if isinstance(total, Contribution) and not total.merged:
+        return Averaged(total.state, total.epoch, total.summary, total.left_out)
+    terms = total.terms if isinstance(total, Pile) else (total,)
+    whole = _sum(terms, divide=True)
+    return Averaged(whole.state, whole.epoch, whole.summary, whole.left_out)
+
+
+def _itself(contribution: Contribution) -> Contribution:
+    return contribution
+
+
+def _summed(one: Contribution | Pile) -> Contribution:
+    if isinstance(one, Pile):
+        return _sum(one.terms)
+    return one if one.merged else _sum((one,))
+
+
+def _averages(name: str, array: Array) -> bool:
     # 0-d arrays of an updater count steps: a mean of counts would be a count nobody has taken.
     return np.issubdtype(array.dtype, np.floating) and (array.ndim > 0 or not name.startswith("updater."))
 
 
-def _named(state: NetworkState) -> dict[str, NDArray[Any]]:
+def _named(state: NetworkState) -> dict[str, Array]:
     tensors = state.updater.tensors if state.updater else {}
     return {
         "parameters": state.parameters,
@@ -111,7 +160,7 @@ def _named(state: NetworkState) -> dict[str, NDArray[Any]]:
     }
 
 
-def _with(state: NetworkState, arrays: Arrays) -> NetworkState:
+def _with(state: NetworkState, arrays: Mapping[str, Array]) -> NetworkState:
     """Return `state` with its arrays replaced."""
     buffers = {name[7:]: array for name, array in arrays.items() if name.startswith("buffer.")}
     tensors = {name[8:]: array for name, array in arrays.items() if name.startswith("updater.")}
@@ -119,54 +168,52 @@ def _with(state: NetworkState, arrays: Arrays) -> NetworkState:
     return replace(state, parameters=arrays["parameters"], buffers=buffers, updater=updater)
 
 
-def _widen(contribution: Contribution) -> Contribution:
-    """Turn one worker's values into weighted float64 sums."""
-    if contribution.merged:
-        return contribution
-    named = _named(contribution.state)
-    sums = {
-        name: np.multiply(array, contribution.weight, dtype=np.float64) if _averages(name, array) else array
-        for name, array in named.items()
-    }
-    dtypes = {name: array.dtype for name, array in named.items() if _averages(name, array)}
-    return replace(contribution, state=_with(contribution.state, sums), merged=True, dtypes=dtypes)
-
-
-def merge_contributions(left: Contribution, right: Contribution) -> Contribution:
-    """Add two contributions; sums in float64, in the order left, right.
-
-    An updater array that one side lacks (a parameter without a gradient there) counts as zeros, as
-    optimizers start from. Integer buffers take the maximum.
-    """
-    left, right = _widen(left), _widen(right)
-    ours, theirs = _named(left.state), _named(right.state)
-    leads = left.steps >= right.steps
-    merged = {**theirs, **ours} if leads else {**ours, **theirs}
-    dtypes = {**right.dtypes, **left.dtypes}
-    for name in ours.keys() & theirs.keys():
-        if name in dtypes:
-            merged[name] = ours[name] + theirs[name]
+def _sum(terms: Sequence[Contribution], divide: bool = False) -> Contribution:
+    """Add up contributions in float64, from first to last; `divide` makes means of them in their own dtypes."""
+    named = [_named(term.state) for term in terms]
+    lead = max(range(len(terms)), key=lambda i: (terms[i].steps, -i))
+    weight = sum(term.weight for term in terms)
+    arrays: dict[str, Array] = {}
+    dtypes: dict[str, np.dtype[Any]] = {}
+    for name in dict.fromkeys(name for arrays_of_term in named for name in arrays_of_term):
+        found = [(part[name], term) for part, term in zip(named, terms, strict=True) if name in part]
+        first, owner = found[0]
+        dtypes_here = owner.dtypes.get(name, first.dtype)
+        if _averages(name, first):
+            dtypes[name] = np.dtype(dtypes_here)
+            factors = [None if term.merged else term.weight for _, term in found]
+            into = np.empty(first.shape, dtypes[name] if divide else np.float64)
+            arrays[name] = _weighted([array for array, _ in found], factors, weight if divide else None, into)
         elif name.startswith("buffer."):
-            merged[name] = np.maximum(ours[name], theirs[name])
+            arrays[name] = np.maximum.reduce([array for array, _ in found])
+        else:
+            arrays[name] = named[lead].get(name, first)
     return Contribution(
-        _with(left.state if leads else right.state, merged),
-        left.weight + right.weight,
-        left.summary + right.summary,
-        max(left.steps, right.steps),
-        left.epoch,
+        _with(terms[lead].state, arrays),
+        weight,
+        sum((term.summary for term in terms[1:]), terms[0].summary),
+        terms[lead].steps,
+        terms[lead].epoch,
         merged=True,
         dtypes=dtypes,
-        left_out={**right.left_out, **left.left_out},
+        left_out={name: shape for term in reversed(terms) for name, shape in term.left_out.items()},
     )
 
 
-def finish_round(total: Contribution) -> Averaged:
-    """Divide the sums by the weight; one worker's values stay as they are, bit for bit."""
-    if not total.merged:
-        return Averaged(total.state, total.epoch, total.summary, total.left_out)
-    named = _named(total.state)
-    means = {
-        name: (array / total.weight).astype(total.dtypes[name]) if name in total.dtypes else array
-        for name, array in named.items()
-    }
-    return Averaged(_with(total.state, means), total.epoch, total.summary, total.left_out)
+def _weighted(arrays: Sequence[Array], factors: Sequence[float | None], divisor: float | None, into: Array) -> Array:
+    """Write ``sum(array * factor)``, divided where there is a divisor, into `into`; factor None leaves as it is."""
+    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+    out = into.reshape(-1)
+    total, term = np.empty(min(_STEP, out.size)), np.empty(min(_STEP, out.size))
+    for start in range(0, out.size, _STEP):
+        stop = min(out.size, start + _STEP)
+        acc, here = total[: stop - start], term[: stop - start]
+        for number, (array, factor) in enumerate(zip(flat, factors, strict=True)):
+            target = here if number else acc
+            np.multiply(array[start:stop], 1.0 if factor is None else factor, out=target, dtype=np.float64)
+            if number:
+                acc += here
+        if divisor is not None:
+            acc /= divisor
+        out[start:stop] = acc
+    return into

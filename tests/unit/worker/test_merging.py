@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import reduce
 
 import numpy as np
@@ -81,3 +82,21 @@ def test_the_score_is_weighted_by_counts():
     total = Summary(score_sum=4.0, count=2.0) + Summary(score_sum=1.0, count=3.0)
     assert total.score == 1.0
     assert np.isnan(Summary().score)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_bits_are_the_same_wherever_contributions_have_travelled(count, depth):
+    rng = np.random.default_rng(count)
+    items = [contribution(seed, float(rng.integers(1, 99)), np.float64, steps=seed + 1) for seed in range(count)]
+    expected = fold(list(items), depth)
+    for _ in range(5):
+        level = list(items)
+        for groups in merge_plan(count, depth):
+            level = [reduce(merge_contributions, [level[i] for i in group]) for group in groups]
+            level = [pickle.loads(pickle.dumps(item)) if rng.random() < 0.5 else item for item in level]
+        found = finish_round(level[0])
+        assert np.array_equal(found.state.parameters, expected.state.parameters)
+        assert found.summary == expected.summary
+        for name, tensor in expected.state.updater.tensors.items():
+            assert np.array_equal(found.state.updater.tensors[name], tensor)

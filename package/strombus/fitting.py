@@ -1,0 +1,207 @@
+"""One fit from data to result: open the data, let the master train, keep the books, tell the callbacks."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from strombus.callbacks import Callback, EpochRecord, FitPlan
+from strombus.data import NativeCollection, Source, count_objects, open_source
+from strombus.errors import EmptyDataError, StrombusWarning
+from strombus.executors.base import Executor
+from strombus.exporting import readable_source
+from strombus.masters.base import Progress, TrainingJob, TrainingMaster
+from strombus.networks import Network
+from strombus.stats import Recorder, TrainingStats
+from strombus.types import NetworkState
+
+__all__ = ["Fit", "FitResult"]
+
+logger = logging.getLogger(__name__)
+
+Readable = Source | NativeCollection
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit came to.
+
+    Parameters
+    ----------
+    network : Network
+        The trained network, the one the trainer holds.
+    epochs : tuple of EpochRecord
+    examples, minibatches : int
+        Trained in this fit, over all workers and epochs.
+    seconds : float
+    seed : int
+        The seed that governed the fit; give it as ``rng_seed`` to repeat it.
+    stats : TrainingStats
+        Timed phases; empty unless ``collect_training_stats``.
+    """
+
+    network: Network
+    epochs: tuple[EpochRecord, ...]
+    examples: int
+    minibatches: int
+    seconds: float
+    seed: int
+    stats: TrainingStats = field(repr=False)
+
+    @property
+    def score(self) -> float:
+        """The last epoch's score; NaN when nothing was trained."""
+        return self.epochs[-1].score if self.epochs else float("nan")
+
+
+class Fit:
+    """One call of ``Trainer.fit``; the master's `Observer`.
+
+    Parameters
+    ----------
+    network, master, executor
+        What trains how and where.
+    callbacks : sequence of Callback
+    validate : callable
+        Returns the validation figures of a source.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        master: TrainingMaster,
+        executor: Executor,
+        callbacks: Sequence[Callback],
+        validate: Callable[[Readable], Mapping[str, float]],
+    ) -> None:
+        self.network, self.master, self.executor = network, master, executor
+        self.callbacks, self.validate = callbacks, validate
+        self.stats = TrainingStats()
+        self.seed = master.rng_seed if master.rng_seed is not None else secrets.randbits(31)
+        self._recorder = Recorder(master.collect_training_stats)
+        self._validation: Readable | None = None
+        self._records: list[EpochRecord] = []
+        self._start_epoch()
+
+    def run(self, data: Any, epochs: int, validation: Any) -> FitResult:
+        """Train and return what it came to; the network has the last epoch's parameters."""
+        started = time.perf_counter()
+        with ExitStack() as stack:
+            try:
+                with self._recorder.phase("export"):
+                    source = stack.enter_context(self._open(data))
+                    if validation is not None:
+                        self._validation = stack.enter_context(self._open(validation))
+            except EmptyDataError as error:
+                logger.warning("nothing was trained: %s", error)
+            else:
+                self._train(source, epochs)
+        return FitResult(
+            self.network,
+            tuple(self._records),
+            sum(record.examples for record in self._records),
+            sum(record.minibatches for record in self._records),
+            time.perf_counter() - started,
+            self.seed,
+            self.stats,
+        )
+
+    def _open(self, data: Any) -> AbstractContextManager[Readable]:
+        """Open data for the workers: what is not yet in Zarr is exported, or trained from the engine's memory."""
+        master, source = self.master, open_source(data)
+        export = master.rdd_training_approach == "Export"
+        if isinstance(source, NativeCollection):
+            self._compare_sizes(source)
+            if not export:
+                return nullcontext(source)
+        return readable_source(
+            source,
+            self.executor,
+            export=export,
+            directory=master.export_directory,
+            batch_size=master.batch_size_per_worker,
+        )
+
+    def _compare_sizes(self, source: NativeCollection) -> None:
+        declared = self.master.rdd_data_set_num_examples
+        if declared is None:
+            return
+        objects, rows = next(iter(self.executor.map(count_objects, source.partitions()[:1])))
+        if objects and not declared / 2 <= rows / objects <= declared * 2:
+            warnings.warn(
+                f"rdd_data_set_num_examples says {declared} rows an object, the first partition has "
+                f"{rows / objects:.1f}; the measured sizes are used",
+                StrombusWarning,
+                stacklevel=5,
+            )
+
+    def _train(self, source: Readable, epochs: int) -> None:
+        rows = source.rows if isinstance(source, Source) else sum(source.counts(self.executor))
+        if not rows:
+            logger.warning("nothing was trained: the data holds no examples")
+            return
+        job = TrainingJob(
+            self.network,
+            source,
+            self.executor,
+            workers=self._workers(),
+            epochs=epochs,
+            seed=self.seed,
+            observer=self,
+            first_epoch=self.network.epoch,
+            stats=self.stats,
+        )
+        self.stats.add(self._recorder.events)
+        with ExitStack() as stack:
+            for callback in self.callbacks:
+                callback.on_fit_start(FitPlan(epochs, rows, job.workers, self.executor.name))
+                stack.callback(callback.on_fit_end)
+            self._start_epoch()
+            self.network.load_state(self.master.train(job))
+
+    def _workers(self) -> int:
+        slots = self.executor.capacity().slots
+        if self.master.workers is None and slots is None:
+            logger.warning(
+                "%s does not say how many slots it has: training with one worker; give the master workers=N",
+                self.executor.name,
+            )
+        return self.master.workers or slots or 1
+
+    # -- what the master tells -------------------------------------------------------------------
+
+    def on_round(self, progress: Progress) -> None:
+        """Add a round to the epoch's figures."""
+        self._examples += progress.examples
+        self._minibatches += progress.minibatches
+        self._score = self.network.score = progress.score
+        for callback in self.callbacks:
+            callback.on_round(progress)
+
+    def on_epoch(self, epoch: int, state: NetworkState) -> bool:
+        """Give the network the epoch's parameters, validate, and ask the callbacks whether to stop."""
+        self.network.load_state(state)
+        self.network.epoch = epoch + 1
+        record = EpochRecord(
+            epoch=epoch + 1,
+            iteration=state.iteration,
+            examples=self._examples,
+            minibatches=self._minibatches,
+            score=self._score,
+            seconds=time.perf_counter() - self._started,
+            validation={} if self._validation is None else self.validate(self._validation),
+        )
+        self._records.append(record)
+        self._start_epoch()
+        return any([callback.on_epoch_end(record) is True for callback in self.callbacks])  # noqa: C419 - all are told
+
+    def _start_epoch(self) -> None:
+        self._examples = self._minibatches = 0
+        self._score = float("nan")
+        self._started = time.perf_counter()
