@@ -1,6 +1,6 @@
 """Averaging against the plain loop (one worker) and against two silent loops (two workers on Dask).
 
-    python tests/benchmarks/averaging.py [--digits FOLDER] [--runs 3]
+python tests/benchmarks/averaging.py [--digits FOLDER] [--runs 3]
 """
 
 from __future__ import annotations

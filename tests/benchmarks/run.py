@@ -1,6 +1,6 @@
 """Run every benchmark and print one table of ratios; each peer runs in the same process or beside it, in turn.
 
-    python tests/benchmarks/run.py [NAME ...] [--digits FOLDER]
+python tests/benchmarks/run.py [NAME ...] [--digits FOLDER]
 """
 
 from __future__ import annotations

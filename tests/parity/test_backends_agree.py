@@ -8,7 +8,6 @@ from helpers.networks import make_batch_norm, make_data, make_mlp, make_mlp32, m
 
 import strombus as sb
 
-
 # Adam divides by the gradient's size, so that it blows rounding up where the gradient is only rounding: in
 # float32, and for a bias before batch normalisation.
 CASES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import socket
@@ -17,7 +18,18 @@ import cloudpickle
 
 from strombus.errors import ConfigurationError, TaskError
 
-__all__ = ["Failure", "describe_place", "dump", "load", "run_task", "set_torch_threads", "torch_guard"]
+__all__ = [
+    "Failure",
+    "describe_place",
+    "dump",
+    "keep_freed_memory",
+    "load",
+    "run_task",
+    "set_torch_threads",
+    "torch_guard",
+]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 _ONE_TASK = threading.RLock()
 """Held while a task runs: torch has one CPU generator and one thread count for the whole process."""
@@ -172,11 +184,26 @@ def torch_guard(threads: int | None = None) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep up to 64 MB of freed memory where the environment told it to give everything back.
+
+    Dask starts its workers with ``MALLOC_TRIM_THRESHOLD_=65536``. Torch frees and allocates its gradients in every
+    step, and then pays for fresh pages each time: a plain loop over a network of 7.4 MB was 1.3 to 1.5 times as
+    fast with this (measured in a Dask worker).
+    """
+    if "MALLOC_TRIM_THRESHOLD_" in os.environ and sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+        if mallopt is not None:
+            mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+            mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+
+
 def run_task(
     task: Callable[[Any, Any], Any], part: Any, number: int, shared: Callable[[], Any], threads: int | None = None
 ) -> Any:
     """Return ``task(shared(), part)``, or a `Failure`; one at a time in a process."""
     try:
+        keep_freed_memory()
         with _ONE_TASK, torch_guard(threads):
             return task(shared(), part)
     except Exception as error:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from strombus.errors import ConfigurationError, ExecutorError, GangTimeout
 from strombus.executors.base import Member
-from strombus.executors.calls import Failure, describe_place, torch_guard
+from strombus.executors.calls import Failure, describe_place, keep_freed_memory, torch_guard
 from strombus.types import Event
 
 __all__ = [
@@ -268,6 +268,7 @@ def run_member(
     try:
         if not member.claim():
             return Superseded(member.rank)
+        keep_freed_memory()
         with torch_guard(threads):
             result = body(member, shared(), payload)
     except (Exception, SystemExit) as error:

@@ -181,7 +181,7 @@ def test_native_partitions_of_dask_are_computed_and_those_of_spark_refused(two: 
 
     part = NativePartition("dask", dask.delayed(sum)([1, 2, 3]), 0)
     assert list(two.map(tasks.square, [part])) == [36]
-    with pytest.raises(TaskError, match="held by spark"):
+    with pytest.raises(ConfigurationError, match="held by spark"):
         list(two.map(tasks.square, [NativePartition("spark", object(), 0)]))
 
 
