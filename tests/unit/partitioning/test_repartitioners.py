@@ -21,7 +21,7 @@ from strombus.partitioning import (
 )
 
 PARTS = st.lists(st.integers(0, 60), max_size=12)
-ALL = [DefaultRepartitioner(), DefaultRepartitioner(max_partitions=4), EqualRepartitioner(), NoOpRepartitioner()]
+ALL = [*(repartitioners[name]() for name in repartitioners), DefaultRepartitioner(max_partitions=4)]
 
 
 @settings(deadline=None)
