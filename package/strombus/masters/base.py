@@ -114,7 +114,8 @@ class TrainingMaster(BaseModel, ABC):
     batch_size_per_worker : int
         Rows of a minibatch on one worker.
     worker_prefetch_num_batches : int
-        Minibatches that a thread keeps ready on each worker; 0 reads in the training thread.
+        Minibatches that a thread keeps ready on each worker (2; DL4J's default is 0, which reads in the
+        training thread).
     rdd_data_set_num_examples : int, optional
         Rows that each object of a Bag or RDD is said to hold. Sizes are measured, not taken from here:
         where the first partition's objects are more than twice or less than half as large, a warning says so.
@@ -156,7 +157,7 @@ class TrainingMaster(BaseModel, ABC):
 
     workers: int | None = Field(default=None, ge=1, alias="numWorkers")
     batch_size_per_worker: int = Field(default=16, ge=1)
-    worker_prefetch_num_batches: int = Field(default=0, ge=0, alias="prefetchNumBatches")
+    worker_prefetch_num_batches: int = Field(default=2, ge=0, alias="prefetchNumBatches")
     rdd_data_set_num_examples: int | None = Field(default=None, ge=1)
     repartition_data: Literal["Always", "Never", "NumPartitionsWorkersDiffers"] = Field(
         default="Always", alias="repartition"

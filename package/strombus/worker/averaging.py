@@ -86,11 +86,13 @@ def _train(
     hooks = copy.deepcopy(work.hooks)
     with work.bench.replica_of(work.network) as replica:
         with recorder.phase("load"):
-            replica.load(complete_state(work, start))
+            work.bench.load(complete_state(work, start))
         # A seed for each (epoch, round, rank): a round that runs again draws the same numbers.
-        torch.manual_seed(_seed(work.feed.seed, start.epoch, number, rank))
+        _seed_torch(replica, _seed(work.feed.seed, start.epoch, number, rank))
         totals = run_steps(replica, batches, hooks, recorder)
-        return _contribution(work, replica, totals, recorder, rank, hooks, start.epoch)
+        contribution = _contribution(work, replica, totals, recorder, rank, hooks, start.epoch)
+        work.bench.holds(contribution.state)
+        return contribution
 
 
 def summary_of(averaged: Averaged) -> Summary:
@@ -150,6 +152,13 @@ def _state_of(replica: Replica, work: AveragingWork) -> NetworkState:
         if work.save_updater:
             raise
         return replica.state(updater=False)
+
+
+def _seed_torch(replica: Replica, seed: int) -> None:
+    # torch.manual_seed asks after every kind of device, half a millisecond each round.
+    torch.default_generator.manual_seed(seed)
+    if replica.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _seed(*numbers: Any) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from strombus.data import Source, Window, epoch_order, read_batches
 from strombus.networks import Network, Replica
 from strombus.partitioning import Repartitioner, batch_sizes, ranges_of
-from strombus.types import DataSet, MultiDataSet, Partition
+from strombus.types import DataSet, MultiDataSet, NetworkState, Partition
 
 __all__ = ["Feed", "Workbench"]
 
@@ -119,6 +119,7 @@ class Workbench:
     def _start_empty(self) -> None:
         self._lock = threading.Lock()
         self._replica: Replica | None = None
+        self._held: NetworkState | None = None
         self._streams: dict[int, _Stream] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,6 +135,17 @@ class Workbench:
             if self._replica is None:
                 self._replica = network.replica()
             yield self._replica
+
+    def load(self, state: NetworkState) -> None:
+        """Bring the replica to `state`, unless that is what it holds: with one worker a mean is its own state."""
+        assert self._replica is not None
+        if state is not self._held:
+            self._replica.load(state)
+        self._held = None  # until the round that begins now is over
+
+    def holds(self, state: NetworkState) -> None:
+        """Take note that `state` is the replica's, copied out whole."""
+        self._held = state
 
     def batches(
         self, feed: Feed, epoch: int, partition: Partition, first: int, count: int

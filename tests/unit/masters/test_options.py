@@ -32,7 +32,7 @@ def test_every_option_survives_json_and_yaml():
     master = Master(
         workers=3,
         batch_size_per_worker=7,
-        worker_prefetch_num_batches=2,
+        worker_prefetch_num_batches=3,
         rdd_data_set_num_examples=5,
         repartition_data="Never",
         repartition_strategy="SparkDefault",
