@@ -31,7 +31,7 @@ class DataError(StrombusError, ValueError):
     """Data that cannot be used as it is: shapes, lengths, types, corrupt parts."""
 
 
-class MissingDataError(DataError, FileNotFoundError):
+class MissingDataError(FileNotFoundError, DataError):
     """A path or URI where no data was found."""
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class GangUnavailable(ExecutorError):
     """Fewer free slots than members: names both numbers."""
 
 
-class GangTimeout(ExecutorError, TimeoutError):
+class GangTimeout(TimeoutError, ExecutorError):
     """A wait of a gang passed its deadline: who was waited for, for what, how long, which option changes it."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import zarr
@@ -13,6 +15,12 @@ from strombus.data.shards import ShardReader
 from strombus.errors import DataError
 
 
+@pytest.fixture(scope="module")
+def pool():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.integers(1, 50),
@@ -21,7 +29,7 @@ from strombus.errors import DataError
     dtype=st.sampled_from(["uint8", "bool", "float32", "int64"]),
     data=st.data(),
 )
-def test_any_rows_equal_zarrs(tmp_path_factory, rows, chunk, trailing, dtype, data):
+def test_any_rows_equal_zarrs(tmp_path_factory, pool, rows, chunk, trailing, dtype, data):
     uri = str(tmp_path_factory.mktemp("shard") / "a")
     values = np.random.default_rng(rows).integers(0, 2, (rows, *trailing)).astype(dtype)
     store.create_array(uri, values, min(chunk, rows))
@@ -30,7 +38,7 @@ def test_any_rows_equal_zarrs(tmp_path_factory, rows, chunk, trailing, dtype, da
     assert reader is not None
     start = data.draw(st.integers(0, rows - 1))
     stop = data.draw(st.integers(start + 1, rows))
-    found = reader.read(start, stop)
+    found = reader.read(start, stop, pool)
     assert found.dtype == array.dtype
     assert (found == array[start:stop]).all()
 
@@ -52,7 +60,7 @@ def test_other_layouts_are_left_to_zarr(tmp_path, layout):
 
 
 @pytest.mark.parametrize("place", [0, 40, -1, -10, -30])
-def test_a_flipped_bit_anywhere_is_an_error(tmp_path, place):
+def test_a_flipped_bit_anywhere_is_an_error(tmp_path, pool, place):
     uri = str(tmp_path / "a")
     store.create_array(uri, np.random.default_rng(0).random((8, 3)), 4)
     shard = tmp_path / "a" / "c" / "0" / "0"
@@ -60,4 +68,4 @@ def test_a_flipped_bit_anywhere_is_an_error(tmp_path, place):
     content[place] ^= 16
     shard.write_bytes(bytes(content))
     with pytest.raises((DataError, RuntimeError)):
-        ShardReader.of(zarr.open_array(uri, mode="r"), uri).read(0, 8)
+        ShardReader.of(zarr.open_array(uri, mode="r"), uri).read(0, 8, pool)

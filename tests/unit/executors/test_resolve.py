@@ -27,6 +27,13 @@ def test_an_executor_is_returned_as_it_is() -> None:
         assert resolve(executor) is executor
 
 
+@pytest.fixture
+def no_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the Spark session that other tests of the run share in this process."""
+    monkeypatch.setattr("strombus.executors._spark_is_active", lambda: False)
+
+
+@pytest.mark.usefixtures("no_spark")
 def test_without_an_active_engine_auto_is_local() -> None:
     with resolve(workers=3) as executor:
         assert isinstance(executor, LocalExecutor)
@@ -40,6 +47,7 @@ def test_what_is_no_backend_is_refused_with_what_is(backend: object) -> None:
 
 
 @pytest.mark.dask
+@pytest.mark.usefixtures("no_spark")
 def test_auto_and_dask_take_the_current_client(dask_client: Client) -> None:
     assert resolve(dask_client).name == "dask"
     with dask_client.as_current():
