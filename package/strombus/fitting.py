@@ -96,12 +96,16 @@ class Fit:
             try:
                 with self._recorder.phase("export"):
                     source = stack.enter_context(self._open(data))
-                    if validation is not None:
-                        self._validation = stack.enter_context(self._open(validation))
             except EmptyDataError as error:
                 logger.warning("nothing was trained: %s", error)
             else:
+                if validation is not None:
+                    self._validation = stack.enter_context(self._open(validation))
+                    if isinstance(self._validation, Source) and not self._validation.rows:
+                        raise EmptyDataError("the validation data holds no examples")
                 self._train(source, epochs)
+            finally:
+                self.stats.add(self._recorder.events)
         return FitResult(
             self.network,
             tuple(self._records),
@@ -157,7 +161,6 @@ class Fit:
             first_epoch=self.network.epoch,
             stats=self.stats,
         )
-        self.stats.add(self._recorder.events)
         with ExitStack() as stack:
             for callback in self.callbacks:
                 callback.on_fit_start(FitPlan(epochs, rows, job.workers, self.executor.name))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from strombus.callbacks import Callback, ProgressBar
 from strombus.data import NativeCollection, open_source
-from strombus.errors import ConfigurationError, DataError
+from strombus.errors import ConfigurationError, DataError, ExecutorError
 from strombus.evaluation import Evaluation, Metric
 from strombus.executors import resolve
 from strombus.executors.base import Executor
@@ -72,12 +72,15 @@ class Trainer:
         self.master = master
         self.stats = TrainingStats()
         self._executor: Executor | None = None
+        self._closed = False
         self._owned = not isinstance(backend, Executor)
         self._backend = backend
 
     @property
     def executor(self) -> Executor:
         """The backend's executor, opened on first use."""
+        if self._closed:
+            raise ExecutorError("this Trainer is closed; make a new one with the same network")
         if self._executor is None:
             workers = self.master.workers if self.master is not None else None
             executor = resolve(self._backend, workers)
@@ -185,7 +188,7 @@ class Trainer:
         return self.do_evaluation(data, [Evaluation()], batch_size)[0]
 
     def do_evaluation(self, data: Any, metrics: Sequence[M], batch_size: int = 64) -> list[M]:
-        """Run several metrics over `data` in one pass and return them filled, in the order given."""
+        """Run several metrics over `data` in one pass; return new ones, filled, in the order given."""
         with self._work(data, batch_size, tuple(metrics)) as (work, parts):
             shared = self.executor.share(work)
             try:
@@ -225,7 +228,10 @@ class Trainer:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
         source = open_source(data)
         if isinstance(source, NativeCollection):
-            yield ScoringWork(self.network, None, batch_size, metrics), tuple(source.partitions())
+            native = tuple(source.partitions())
+            if not native:
+                raise DataError("the data holds no examples")
+            yield ScoringWork(self.network, None, batch_size, metrics), native
             return
         with readable_source(
             source,
@@ -247,7 +253,7 @@ class Trainer:
         """Close the backend if this trainer opened it."""
         if self._executor is not None and self._owned:
             self._executor.close()
-        self._executor = None
+        self._executor, self._closed = None, True
 
     def __enter__(self) -> Self:
         return self

@@ -20,7 +20,7 @@ from torch import nn
 import strombus as sb
 from strombus.executors.local import LocalExecutor
 
-EPOCHS = 4
+EPOCHS = 3
 
 
 def fit(backend, path: str, optimizer: str, workers: int, frequency: int, epochs: int = EPOCHS) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -103,6 +104,41 @@ def test_a_worker_killed_while_the_clusters_memory_is_trained_from_changes_nothi
         victim = KillInRound(programs.running["worker-0"].pid, 0, 1)
         disturbed = fit(client, [victim], as_bag(), rdd_training_approach="Direct")
         assert victim.killed
+    _check_same(disturbed, undisturbed)
+
+
+class KillHolder(sb.Callback):
+    """At the end of an epoch's last round, before its mean is fetched, kill the workers that hold means."""
+
+    def __init__(self, client, programs, last):
+        self.client, self.programs, self.last, self.killed = client, programs, last, 0
+
+    def on_round(self, progress):
+        if self.killed or progress.round != self.last:
+            return
+        holders = {
+            worker
+            for key, held in self.client.who_has().items()
+            if "merge" in key or "finish" in key
+            for worker in held
+        }
+        pids = self.client.run(os.getpid, workers=sorted(holders))
+        for pid in pids.values():
+            kill_process(pid)
+        self.killed = len(pids)
+        # The driver learns of it from the scheduler; a fetch before that would only be repeated.
+        time.sleep(0.5)
+
+
+@pytest.mark.dask
+def test_a_mean_that_died_with_its_worker_is_made_again(tmp_path):
+    """Of the whole chain of rounds only what they started from is still there."""
+    with LocalExecutor(1) as executor:
+        undisturbed = fit(executor, workers=1)
+    with dask_programs(tmp_path) as (address, programs), Client(address, set_as_default=False) as client:
+        victim = KillHolder(client, programs, last=9)
+        disturbed = fit(client, [victim], workers=1)
+        assert victim.killed == 1
     _check_same(disturbed, undisturbed)
 
 

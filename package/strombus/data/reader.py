@@ -203,11 +203,24 @@ class BatchReader(Iterator[Rows]):
     def __next__(self) -> Rows:
         if self._make is None:
             raise StopIteration
-        batch = self._make()
+        try:
+            batch = self._make()
+        except BaseException as error:
+            self._fail(error)
+            raise
         if batch is None:
             self.close()
             raise StopIteration
         return batch
+
+    def _fail(self, error: BaseException) -> None:
+        """Give the same error from now on: what was half filled must never be handed out."""
+        self.close()
+
+        def fail() -> Rows | None:
+            raise error
+
+        self._make = fail
 
     def close(self) -> None:
         """End the thread and forget the data; a second call does nothing."""

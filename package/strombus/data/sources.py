@@ -143,7 +143,10 @@ def _known(features: list[str], columns: Iterable[Any]) -> list[str]:
 
 
 def _known_label(label: str | None, columns: Iterable[Any]) -> str | None:
-    return label if label in columns else None
+    names = list(columns)
+    if label is not None and label not in names and label != "label":
+        raise DataError(f"the DataFrame has no column {label}, it has {', '.join(map(str, names))}")
+    return label if label in names else None
 
 
 def _local(data: Any, features: Any, label: str | None, transform: Transform | None) -> Source | LocalStream:

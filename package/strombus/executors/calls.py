@@ -73,7 +73,10 @@ class Failure:
 
     def exception(self) -> BaseException | None:
         """Return the original exception, where it could travel."""
-        return None if self.cause is None else pickle.loads(self.cause)
+        try:
+            return None if self.cause is None else pickle.loads(self.cause)
+        except Exception:
+            return None  # a class that this process cannot import; name, message and traceback are here
 
     def to_error(self, kind: type[TaskError] = TaskError, noun: str = "part") -> TaskError:
         """Return the error to raise on the driver, its ``__cause__`` set."""

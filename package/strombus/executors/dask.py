@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from distributed import Client, Future
+from distributed import Client, Future, wait
 
 from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
@@ -186,7 +186,8 @@ class DaskExecutor(Executor):
         def start(number: int) -> Future:
             place: dict[str, Any] = {}
             if pinned:
-                place = {"workers": [workers[(number + self._turn) % len(workers)]], "allow_other_workers": True}
+                slot = getattr(parts[number], "rank", number) + self._turn
+                place = {"workers": [workers[slot % len(workers)]], "allow_other_workers": True}
             blob, native = self._describe(parts[number], number)
             return submit(number, blob, native, many, *(_future_of(one) for one in handles), **place)
 
@@ -232,9 +233,11 @@ class DaskExecutor(Executor):
         """
         for _ in range(TRIES):
             try:
-                return self.client.gather(future or start(), direct=self._direct)
+                return self._gather(future or start())
             except CancelledError as error:
                 lost, future = error, None
+            except ExecutorError:
+                raise
             except Exception as error:
                 return Failure.of(error)
             try:
@@ -244,6 +247,15 @@ class DaskExecutor(Executor):
                 return Failure.of(error)
         text = f"its workers died {TRIES} times, with what it was given (out of memory?): {lost}"
         return Failure.of(ExecutorError(text))
+
+    def _gather(self, future: Future) -> Any:
+        """Wait for a task as long as there are workers that could run it."""
+        while True:
+            try:
+                wait(future, timeout=PATIENCE)
+                return self.client.gather(future, direct=self._direct)
+            except TimeoutError:
+                self._workers()
 
     def map_reduce(
         self,

@@ -16,8 +16,8 @@ from strombus.executors.calls import dump, load
 
 __all__ = ["FileValue", "LoadOnce", "Packed", "as_tuple", "as_values", "write_file"]
 
-KEPT = 8
-"""Values that a process keeps loaded: the network, the parameters, and those of a second job."""
+KEPT = 4
+"""Values that a process keeps loaded: the network and the parameters of a job, and those of a second one."""
 
 ALIGNMENT = 64
 

@@ -114,8 +114,8 @@ class TrainingMaster(BaseModel, ABC):
     batch_size_per_worker : int
         Rows of a minibatch on one worker.
     worker_prefetch_num_batches : int
-        Minibatches that a thread keeps ready on each worker (2; DL4J's default is 0, which reads in the
-        training thread).
+        Above 0 a thread on each worker reads ahead, and keeps this number of minibatches ready where there is a
+        transform (2; DL4J's default is 0, which reads in the training thread).
     rdd_data_set_num_examples : int, optional
         Rows that each object of a Bag or RDD is said to hold. Sizes are measured, not taken from here:
         where the first partition's objects are more than twice or less than half as large, a warning says so.

@@ -67,22 +67,25 @@ class _Run:
 
     def __init__(self, master: ParameterAveragingTrainingMaster, job: TrainingJob) -> None:
         self.master, self.job = master, job
+        self.hooks = master.training_hooks
         self.recorder = Recorder(master.collect_training_stats)
         with self.recorder.phase("split"):
             self.rounds = _lay_out(master, job)
 
     def epochs(self) -> NetworkState:
         job = self.job
-        state = job.network.state()
-        work = self._work(state)
-        shared = self._share(work)
+        shared: Shared[AveragingWork] | None = None
         try:
+            state = job.network.state()
+            work = self._work(state)
+            shared = self._share(work)
             for epoch in range(job.first_epoch, job.first_epoch + job.epochs):
                 state = complete_state(work, self._epoch(shared, Averaged(state, epoch)))
                 if job.observer.on_epoch(epoch, state):
                     break
         finally:
-            shared.free()
+            if shared is not None:
+                shared.free()
             self.rounds.close()
             job.stats.add(self.recorder.events)
         return state
@@ -95,28 +98,30 @@ class _Run:
             save_updater=master.save_updater,
             updater=state.updater or self.job.network.replica("cpu").state().updater or UpdaterState(),
             weighting=master.weighting,
-            hooks=master.training_hooks,
+            hooks=self.hooks,
             ranks=self.rounds.ranks,
             timed=master.collect_training_stats,
         )
 
     def _epoch(self, work: Shared[AveragingWork], start: Averaged) -> Averaged:
         """Run one epoch, with one round under way while the one before it is settled."""
-        mean = self._share(start)
-        alive, under_way = [mean], deque[_UnderWay]()
+        # The anchor stays until the next one: what an engine makes again begins with it.
+        mean = anchor = self._share(start)
+        alive, under_way = [anchor], deque[_UnderWay]()
         try:
             for number, parts in enumerate(self.rounds.of(start.epoch)):
                 before, mean = mean, self._submit(parts, work, mean)
                 alive.append(mean)
                 under_way.append(_UnderWay(start.epoch, number, before, mean))
                 if len(under_way) > 1:
-                    self._settle(under_way.popleft())
+                    self._settle(under_way.popleft(), anchor)
                 if number % _ROUNDS_BETWEEN_ANCHORS == _ROUNDS_BETWEEN_ANCHORS - 1:
-                    self._settle(under_way.popleft())
-                    mean = self._anchor(mean)
-                    alive = [mean]
+                    self._settle(under_way.popleft(), anchor)
+                    old, mean = anchor, self._anchor(mean)
+                    old.free()
+                    anchor, alive = mean, [mean]
             while under_way:
-                self._settle(under_way.popleft())
+                self._settle(under_way.popleft(), anchor)
             with self.recorder.phase("apply"):
                 return mean.get()
         finally:
@@ -144,14 +149,15 @@ class _Run:
         mean.free()
         return anchored
 
-    def _settle(self, done: _UnderWay) -> None:
-        """Wait for a round, let go what it started from, and tell hooks and observer."""
+    def _settle(self, done: _UnderWay, anchor: Shared[Averaged]) -> None:
+        """Wait for a round, let go the mean it started from, and tell hooks and observer."""
         with self.recorder.phase("round"):
             summary = done.mean.look(summary_of)
-        done.before.free()
+        if done.before is not anchor:
+            done.before.free()
         self.job.stats.add(summary.events)
         for rank, states in summary.hooks:
-            for hook, state in zip(self.master.training_hooks, states, strict=True):
+            for hook, state in zip(self.hooks, states, strict=True):
                 if state is not None:
                     hook.collect(rank, state)
         self.job.observer.on_round(

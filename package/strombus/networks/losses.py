@@ -71,6 +71,11 @@ class Loss:
         self._ignored = -100 if ignored is None else int(ignored)
         self._term_function = _term_function(function)
 
+    @property
+    def ignored(self) -> int | None:
+        """The class number that does not count, None for a loss that is not over class numbers."""
+        return self._ignored if self.classes else None
+
     def to(self, device: torch.device) -> Loss:
         """Return a loss of its own whose tensors are on `device`."""
         function = self.function

@@ -33,6 +33,11 @@ class Round:
     first: int
     count: int
 
+    @property
+    def rank(self) -> int:
+        """The worker; an executor places its parts on the same slot in every round."""
+        return self.partition.rank
+
 
 @dataclass(frozen=True)
 class AveragingWork:
@@ -140,7 +145,8 @@ def _contribution(
         events=tuple(recorder.events),
         hooks=((rank, tuple(hook.state() for hook in hooks)),) if hooks else (),
     )
-    weight = totals.count if work.weighting == "examples" else 1.0
+    # Never zero: where everything is masked on every worker, the mean is still one of what they ended with.
+    weight = max(totals.count, 2.0**-100) if work.weighting == "examples" else 1.0
     return Contribution(state, weight, summary, totals.steps, epoch, left_out=left_out)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from strombus.data import Source, Window, epoch_order, read_batches
+from strombus.errors import DataError
 from strombus.networks import Network, Replica
 from strombus.partitioning import Repartitioner, batch_sizes, ranges_of
 from strombus.types import DataSet, MultiDataSet, NetworkState, Partition
@@ -139,7 +140,7 @@ class Workbench:
     def load(self, state: NetworkState) -> None:
         """Bring the replica to `state`, unless that is what it holds: with one worker a mean is its own state."""
         assert self._replica is not None
-        if state is not self._held:
+        if state is not self._held or state.updater is None:
             self._replica.load(state)
         self._held = None  # until the round that begins now is over
 
@@ -156,7 +157,16 @@ class Workbench:
             if stream is not None:
                 stream.close()
             stream = self._streams[partition.rank] = _Stream(feed, epoch, partition, first)
-        yield from stream.take(count)
+        try:
+            yield from stream.take(count)
+            if stream.position != first + count:
+                raise DataError(f"worker {partition.rank} got {stream.position - first} of {count} minibatches")
+        except BaseException:
+            # A stream that failed, or whose training did, is not gone on with: a second run opens its own.
+            if self._streams.get(partition.rank) is stream:
+                del self._streams[partition.rank]
+            stream.close()
+            raise
         if stream.position >= len(feed.sizes(partition.rows)):
             self._streams.pop(partition.rank).close()
 

@@ -108,4 +108,19 @@ def _first_output(
             mask = batch.features_mask
     if labels is None:
         raise DataError("evaluation needs labels; the data has none")
-    return labels, output, mask
+    return labels, output, _without_ignored(replica, labels, output, mask)
+
+
+def _without_ignored(
+    replica: Replica, labels: NDArray[Any], output: NDArray[Any], mask: NDArray[Any] | None
+) -> NDArray[Any] | None:
+    """Mask what the loss ignores too (``ignore_index``): it is no class."""
+    ignored = replica.objective.losses[0].ignored if replica.objective is not None else None
+    if ignored is None or labels.dtype.kind not in "iu" or labels.ndim >= output.ndim:
+        return mask
+    counts = labels != ignored
+    if counts.all():
+        return mask
+    if mask is not None:
+        counts = counts & (mask.reshape(mask.shape + (1,) * (counts.ndim - mask.ndim)) != 0)
+    return np.asarray(counts)
