@@ -6,6 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+pytest.importorskip("pyspark", reason="pyspark is not installed")
+
 from helpers.spark import spark_session
 
 from strombus.data import DataSet, export, load_cell, open_dataset, open_source
