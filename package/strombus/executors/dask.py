@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from distributed import Client, Future, wait
+from distributed import Client, Future
 
 from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
@@ -252,7 +252,7 @@ class DaskExecutor(Executor):
         """Wait for a task as long as there are workers that could run it."""
         while True:
             try:
-                wait(future, timeout=PATIENCE)
+                future.exception(timeout=PATIENCE)  # waits, and brings no data
                 return self.client.gather(future, direct=self._direct)
             except TimeoutError:
                 self._workers()
