@@ -62,20 +62,21 @@ class DaskShared(Generic[T]):
 
     def __init__(self, executor: DaskExecutor, make: Callable[[], Future], value: list[T] | None = None) -> None:
         self._executor = executor
-        self._make: Callable[[], Future] | None = make
+        self._make = make
         self._value = value
+        self._freed = False
         self._future: Future | None = make()
 
     @property
     def future(self) -> Future:
         """The value's future, to pass to tasks."""
-        if self._future is None:
+        if self._freed or self._future is None:
             raise ExecutorError("this shared value was freed; share it again")
         return self._future
 
     def renew(self) -> None:
-        """Make the value again, if the cluster has lost it."""
-        if self._make is not None and self.future.status in ("cancelled", "lost"):
+        """Make the value again, if the cluster has lost it, or if it was freed and one made from it was lost."""
+        if self._future is None or self._future.status in ("cancelled", "lost"):
             self._future = self._make()
 
     def get(self) -> T:
@@ -95,8 +96,11 @@ class DaskShared(Generic[T]):
         return found
 
     def free(self) -> None:
-        """Release the value; a second call does nothing."""
-        self._future = self._make = self._value = None
+        """Release the value; a second call does nothing.
+
+        How it was made is remembered as long as a value that was made from it: that one can be made again.
+        """
+        self._freed, self._future, self._value = True, None, None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteShared, (self.future,)
@@ -332,7 +336,8 @@ class DaskExecutor(Executor):
 def _future_of(shared: Any) -> Future:
     if not isinstance(shared, DaskShared):
         raise ConfigurationError(f"shared must come from share() or map_reduce() of this executor, got {shared!r}")
-    return shared.future
+    # A freed value that was made again for the sake of another one has a future that only this one uses.
+    return shared.future if shared._future is None else shared._future
 
 
 def _checked(result: Any, number: int | None = None) -> Any:
