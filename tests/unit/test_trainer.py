@@ -14,7 +14,7 @@ from sklearn import metrics
 from torch import nn
 
 import strombus as sb
-from strombus.errors import ConfigurationError, DataError, TaskError
+from strombus.errors import ConfigurationError, DataError, ExecutorError, TaskError
 from strombus.executors.local import LocalExecutor
 from strombus.worker import scoring
 
@@ -295,8 +295,8 @@ def test_what_the_trainer_opened_it_closes():
     with pytest.raises(Exception, match="closed"):
         list(opened.map(len, []))
     trainer.close()
-    assert trainer.executor is not opened
-    trainer.close()
+    with pytest.raises(ExecutorError, match="this Trainer is closed"):
+        trainer.fit(data, progress=False)
 
 
 def test_a_borrowed_executor_stays_open(local_executors):
