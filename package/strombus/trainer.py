@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -35,8 +34,6 @@ from strombus.worker.scoring import (
 )
 
 __all__ = ["Trainer"]
-
-logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Metric)
 

@@ -12,6 +12,7 @@ from strombus.data import Source
 from strombus.executors.base import Shared
 from strombus.masters.base import Progress, TrainingJob, TrainingMaster
 from strombus.masters.rounds import CellRounds, Rounds, SourceRounds
+from strombus.partitioning import Repartitioner
 from strombus.stats import Recorder
 from strombus.types import NetworkState, UpdaterState
 from strombus.worker.averaging import AveragingWork, complete_state, summary_of
@@ -70,7 +71,9 @@ class _Run:
         self.hooks = master.training_hooks
         self.recorder = Recorder(master.collect_training_stats)
         with self.recorder.phase("split"):
-            self.rounds = _lay_out(master, job)
+            repartitioner = master.choose_repartitioner(job.source, job.workers)
+            self.feed = _feed(master, job, repartitioner)
+            self.rounds = _lay_out(master, job, self.feed, repartitioner)
 
     def epochs(self) -> NetworkState:
         job = self.job
@@ -94,7 +97,7 @@ class _Run:
         master = self.master
         return AveragingWork(
             self.job.network,
-            feed_of(master, self.job),
+            self.feed,
             save_updater=master.save_updater,
             updater=state.updater or self.job.network.replica("cpu").state().updater or UpdaterState(),
             weighting=master.weighting,
@@ -172,7 +175,7 @@ class _Run:
         )
 
 
-def feed_of(master: TrainingMaster, job: TrainingJob) -> Feed:
+def _feed(master: TrainingMaster, job: TrainingJob, repartitioner: Repartitioner) -> Feed:
     """Return how the job's rows become minibatches under the master's options."""
     return Feed(
         job.source if isinstance(job.source, Source) else None,
@@ -181,12 +184,13 @@ def feed_of(master: TrainingMaster, job: TrainingJob) -> Feed:
         prefetch=master.worker_prefetch_num_batches,
         last_batch=master.last_batch,
         shuffle=master.shuffle,
-        keep_parts=master.choose_repartitioner(job.source, job.workers).keeps_parts,
+        keep_parts=repartitioner.keeps_parts,
     )
 
 
-def _lay_out(master: ParameterAveragingTrainingMaster, job: TrainingJob) -> Rounds:
-    feed, repartitioner = feed_of(master, job), master.choose_repartitioner(job.source, job.workers)
+def _lay_out(
+    master: ParameterAveragingTrainingMaster, job: TrainingJob, feed: Feed, repartitioner: Repartitioner
+) -> Rounds:
     frequency = master.averaging_frequency
     if isinstance(job.source, Source):
         return SourceRounds(feed, repartitioner, job.workers, frequency)

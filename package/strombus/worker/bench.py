@@ -95,6 +95,7 @@ class _Stream:
     def __init__(self, feed: Feed, epoch: int, partition: Partition, first: int) -> None:
         self.key = (epoch, partition)
         self.position = first
+        self.end = len(feed.sizes(partition.rows))
         self._reader = feed.open(epoch, partition, first)
         self._batches = iter(self._reader)
 
@@ -167,7 +168,7 @@ class Workbench:
                 del self._streams[partition.rank]
             stream.close()
             raise
-        if stream.position >= len(feed.sizes(partition.rows)):
+        if stream.position >= stream.end:
             self._streams.pop(partition.rank).close()
 
     def close(self) -> None:
