@@ -15,7 +15,7 @@ from strombus.data import NativeCollection, open_source
 from strombus.errors import ConfigurationError, DataError, ExecutorError
 from strombus.evaluation import Evaluation, Metric
 from strombus.executors import resolve
-from strombus.executors.base import Executor
+from strombus.executors.base import Executor, Shared
 from strombus.exporting import readable_source
 from strombus.fitting import Fit, FitResult
 from strombus.masters.base import TrainingMaster
@@ -170,11 +170,7 @@ class Trainer:
             When the data is empty.
         """
         with self._work(data, batch_size) as (work, parts):
-            shared = self.executor.share(work)
-            try:
-                total: LossSum = self.executor.map_reduce(score_part, parts, merge_losses, shared).get()
-            finally:
-                shared.free()
+            total: LossSum = self.executor.map_reduce(score_part, parts, merge_losses, work).get()
         if not total.count:
             raise DataError("the data holds no examples")
         penalty = self.network.regularization()
@@ -187,11 +183,7 @@ class Trainer:
     def do_evaluation(self, data: Any, metrics: Sequence[M], batch_size: int = 64) -> list[M]:
         """Run several metrics over `data` in one pass; return new ones, filled, in the order given."""
         with self._work(data, batch_size, tuple(metrics)) as (work, parts):
-            shared = self.executor.share(work)
-            try:
-                return list(self.executor.map_reduce(evaluate_part, parts, merge_metrics, shared).get())
-            finally:
-                shared.free()
+            return list(self.executor.map_reduce(evaluate_part, parts, merge_metrics, work).get())
 
     def predict(self, data: Any, batch_size: int = 64) -> NDArray[Any] | tuple[NDArray[Any], ...]:
         """Return the network's output for each example, in the data's order.
@@ -206,11 +198,7 @@ class Trainer:
         ndarray, shape (examples, ...), or for a `ComputationGraph` a tuple with one for each output
         """
         with self._work(data, batch_size) as (work, parts):
-            shared = self.executor.share(work)
-            try:
-                pieces = list(self.executor.map(predict_part, parts, shared))
-            finally:
-                shared.free()
+            pieces = list(self.executor.map(predict_part, parts, work))
         filled = [piece for piece in pieces if piece]
         if not filled:
             raise DataError("the data holds no examples")
@@ -220,7 +208,7 @@ class Trainer:
     @contextmanager
     def _work(
         self, data: Any, batch_size: int, metrics: tuple[Metric, ...] = ()
-    ) -> Iterator[tuple[ScoringWork, tuple[Partition | NativePartition, ...]]]:
+    ) -> Iterator[tuple[Shared[ScoringWork], tuple[Partition | NativePartition, ...]]]:
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
         source = open_source(data)
@@ -228,7 +216,8 @@ class Trainer:
             native = tuple(source.partitions())
             if not native:
                 raise DataError("the data holds no examples")
-            yield ScoringWork(self.network, None, batch_size, metrics), native
+            with self._shared(ScoringWork(self.network, None, batch_size, metrics)) as work:
+                yield work, native
             return
         with readable_source(
             source,
@@ -242,7 +231,16 @@ class Trainer:
             slots = self.executor.capacity().slots or 1
             pieces = DefaultRepartitioner(max_partitions=4 * slots if slots > 1 else 1)
             parts = pieces.plan([readable.rows], workers=slots, batch_size=batch_size)
-            yield ScoringWork(self.network, readable, batch_size, metrics), parts
+            with self._shared(ScoringWork(self.network, readable, batch_size, metrics)) as work:
+                yield work, parts
+
+    @contextmanager
+    def _shared(self, work: ScoringWork) -> Iterator[Shared[ScoringWork]]:
+        shared = self.executor.share(work)
+        try:
+            yield shared
+        finally:
+            shared.free()
 
     # -- closing ---------------------------------------------------------------------------------
 
