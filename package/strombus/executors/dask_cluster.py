@@ -97,9 +97,18 @@ def _embed(workers: int | None) -> DaskExecutor:
     executor = DaskExecutor(client, [client, cluster])
     try:
         client.wait_for_workers(count, timeout=STARTUP)
+        client.run(_be_quiet)
     except BaseException as error:
         executor.close()
         if isinstance(error, TimeoutError):
             raise ExecutorError(f"{count} Dask workers did not start on this machine in {STARTUP:g} s") from error
         raise
     return executor
+
+
+def _be_quiet() -> None:
+    """Have a worker log warnings only, to its very end.
+
+    Its option `silence_logs` ends with it: then it may still log, with a traceback, that its connections were closed.
+    """
+    logging.getLogger("distributed").setLevel(logging.WARNING)
