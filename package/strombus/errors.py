@@ -12,10 +12,12 @@ __all__ = [
     "GangUnavailable",
     "MissingDataError",
     "NonFiniteError",
+    "PeerLost",
     "StrombusError",
     "StrombusWarning",
     "TaskError",
     "UnfinishedExportError",
+    "WireError",
 ]
 
 
@@ -87,6 +89,30 @@ class TaskError(ExecutorError):
 
 class GangError(TaskError):
     """A member of a gang failed; `part` is its rank."""
+
+
+class WireError(DataError):
+    """Bytes from a peer that are not what they claim to be: truncated, corrupt, or of another kind."""
+
+
+class PeerLost(ConnectionError, ExecutorError):
+    """Another member of the gang can no longer be reached.
+
+    Parameters
+    ----------
+    message : str
+        Who was lost, in which step, after how long, which option changes the wait.
+    rank : int or None
+        The member that was lost.
+    """
+
+    def __init__(self, message: str, rank: int | None = None) -> None:
+        super().__init__(message, rank)
+        self.message = message
+        self.rank = rank
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class StrombusWarning(UserWarning):

@@ -1,0 +1,1 @@
+"""How the members of a gang talk to one another, whatever engine started them."""
