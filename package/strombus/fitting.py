@@ -70,6 +70,8 @@ class Fit:
     callbacks : sequence of Callback
     validate : callable
         Returns the validation figures of a source.
+    carried : object
+        What the trainer's last fit left (`TrainingJob.carried`); after `run`, what this one leaves.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class Fit:
         executor: Executor,
         callbacks: Sequence[Callback],
         validate: Callable[[Readable], Mapping[str, float]],
+        carried: Any = None,
     ) -> None:
+        self.carried = carried
         self.network, self.master, self.executor = network, master, executor
         self.callbacks, self.validate = callbacks, validate
         self.stats = TrainingStats()
@@ -87,6 +91,7 @@ class Fit:
         self._recorder = Recorder(master.collect_training_stats)
         self._validation: Readable | None = None
         self._records: list[EpochRecord] = []
+        self._iteration = network.iteration
         self._start_epoch()
 
     def run(self, data: Any, epochs: int, validation: Any) -> FitResult:
@@ -119,7 +124,7 @@ class Fit:
     def _open(self, data: Any) -> AbstractContextManager[Readable]:
         """Open data for the workers: what is not yet in Zarr is exported, or trained from the engine's memory."""
         master, source = self.master, open_source(data)
-        export = master.rdd_training_approach == "Export"
+        export = master.rdd_training_approach == "Export" or not master.trains_native
         if isinstance(source, NativeCollection):
             self._compare_sizes(source)
             if not export:
@@ -160,6 +165,9 @@ class Fit:
             observer=self,
             first_epoch=self.network.epoch,
             stats=self.stats,
+            validation=self._validation if self.master.validates and isinstance(self._validation, Source) else None,
+            waits=not all(callback.passive for callback in self.callbacks),
+            carried=self.carried,
         )
         with ExitStack() as stack:
             for callback in self.callbacks:
@@ -167,15 +175,16 @@ class Fit:
                 stack.callback(callback.on_fit_end)
             self._start_epoch()
             self.network.load_state(self.master.train(job))
+            self.carried = job.carried
 
     def _workers(self) -> int:
-        slots = self.executor.capacity().slots
-        if self.master.workers is None and slots is None:
+        count = self.master.count_workers(self.executor.capacity())
+        if count is None:
             logger.warning(
                 "%s does not say how many slots it has: training with one worker; give the master workers=N",
                 self.executor.name,
             )
-        return self.master.workers or slots or 1
+        return count or 1
 
     # -- what the master tells -------------------------------------------------------------------
 
@@ -183,22 +192,26 @@ class Fit:
         """Add a round to the epoch's figures."""
         self._examples += progress.examples
         self._minibatches += progress.minibatches
+        self._iteration = progress.iteration
         self._score = self.network.score = progress.score
         for callback in self.callbacks:
             callback.on_round(progress)
 
-    def on_epoch(self, epoch: int, state: NetworkState) -> bool:
+    def on_epoch(self, epoch: int, state: NetworkState | None, validation: Mapping[str, float] | None = None) -> bool:
         """Give the network the epoch's parameters, validate, and ask the callbacks whether to stop."""
-        self.network.load_state(state)
+        if state is not None:
+            self.network.load_state(state)
         self.network.epoch = epoch + 1
+        if validation is None and self._validation is not None:
+            validation = self.validate(self._validation)
         record = EpochRecord(
             epoch=epoch + 1,
-            iteration=state.iteration,
+            iteration=self._iteration if state is None else state.iteration,
             examples=self._examples,
             minibatches=self._minibatches,
             score=self._score,
             seconds=time.perf_counter() - self._started,
-            validation={} if self._validation is None else self.validate(self._validation),
+            validation=validation or {},
         )
         self._records.append(record)
         self._start_epoch()

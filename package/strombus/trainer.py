@@ -69,6 +69,7 @@ class Trainer:
         self.master = master
         self.stats = TrainingStats()
         self._executor: Executor | None = None
+        self._carried: Any = None
         self._closed = False
         self._owned = not isinstance(backend, Executor)
         self._backend = backend
@@ -128,11 +129,14 @@ class Trainer:
         """
         master = self._master_to_fit(epochs)
         watchers = [*callbacks, *([ProgressBar()] if progress else [])]
-        fit = Fit(self.network, master, self.executor, watchers, self._validation_figures)
+        fit = Fit(self.network, master, self.executor, watchers, self._validation_figures, self._carried)
+        self._carried = None  # a fit that fails leaves nothing behind
         try:
-            return fit.run(data, epochs, validation)
+            result = fit.run(data, epochs, validation)
         finally:
             self.stats.add(fit.stats.events)
+        self._carried = fit.carried
+        return result
 
     def _validation_figures(self, source: Any) -> dict[str, float]:
         figures = {"score": self.calculate_score(source)}

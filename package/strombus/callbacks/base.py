@@ -58,7 +58,16 @@ class EpochRecord:
 
 
 class Callback:
-    """Called on the driver, in the order given; override what you need. For code on the workers see `TrainingHook`."""
+    """Called on the driver, in the order given; override what you need. For code on the workers see `TrainingHook`.
+
+    Attributes
+    ----------
+    passive : bool
+        True for a callback that only watches: at an epoch's end it neither stops the fit nor looks at the
+        network. Shared training waits for the driver after each epoch unless all callbacks are passive.
+    """
+
+    passive: bool = False
 
     def on_fit_start(self, plan: FitPlan) -> None:
         """Run before the first round."""

@@ -22,6 +22,8 @@ class ProgressBar(Callback):
         Standard error by default.
     """
 
+    passive = True
+
     def __init__(self, file: TextIO | None = None) -> None:
         self._file = file if file is not None else sys.stderr
         self._bar: Any = None
@@ -45,7 +47,8 @@ class ProgressBar(Callback):
 
     def on_round(self, progress: Progress) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(f"score {progress.score:.4f}", refresh=False)
+            figures = "".join(f", {name} {value:.3g}" for name, value in progress.figures.items())
+            self._bar.set_postfix_str(f"score {progress.score:.4f}{figures}", refresh=False)
             self._bar.update(progress.examples)
 
     def on_epoch_end(self, record: EpochRecord) -> None:

@@ -64,7 +64,7 @@ class Member(Protocol):
         """Return the driver's commands that have come since the last call, in order."""
 
     def report(self, event: Event) -> None:
-        """Send a small record to the driver's ``on_event``; never blocks on the driver."""
+        """Send a record, with at most 8 MiB of payload, to the driver's ``on_event``; never blocks on the driver."""
 
 
 class Executor(ABC):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from strombus.errors import GangError, GangTimeout
+from strombus.errors import GangError, GangTimeout, PeerLost
 from strombus.executors.base import Control
 from strombus.executors.calls import Failure
 from strombus.executors.members import BEAT, GRACE, LEASE, Message, Ticket, plain
@@ -108,7 +108,7 @@ class Board:
         if kind == "exchange":
             self._gather(rank, header["round"], payload)
         elif kind == "event":
-            self._events.append((rank, replace(Event(**header["event"]), rank=rank)))
+            self._events.append((rank, replace(Event(**header["event"]), rank=rank, payload=payload)))
         elif kind == "failed":
             self._failures.setdefault(rank, Failure(**header["failure"], part=rank))
             self._abort(f"member {rank} failed: {header['failure']['name']}: {header['failure']['text']}")
@@ -247,8 +247,9 @@ class Board:
             rank, reason = next(iter(self._lost.items()))
             where = self.places.get(rank, "its worker")
             return GangError(f"member {rank} on {where} was lost: {reason}", rank)
-        by_itself = [failure for failure in self._failures.values() if not failure.stopped]
-        failure = (by_itself or list(self._failures.values()))[0]
+        # Who misses a peer tells of it, but the peer's own failure, told a moment later, is the cause.
+        ordered = sorted(self._failures.values(), key=lambda one: (one.stopped, one.name == PeerLost.__name__))
+        failure = ordered[0]
         richer = (failures or {}).get(failure.part or 0, failure)
         error = richer.to_error(GangError, "member")
         assert isinstance(error, GangError)

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from strombus.errors import ConfigurationError, ExecutorError, GangTimeout
@@ -47,6 +47,8 @@ LEASE = 10.0
 """Seconds without a sign of life after which a member stops, or is given up as lost."""
 LARGEST_PAYLOAD = 2**20
 """Bytes that a member may give to one exchange."""
+LARGEST_EVENT = 2**23
+"""Bytes that a member may give to one event."""
 GRACE = 2.0
 """Seconds beyond `LEASE` that members get to notice that another one has failed."""
 
@@ -131,7 +133,11 @@ class LinkedMember:
 
     def report(self, event: Event) -> None:
         """Send a small record to the driver; its values must be JSON-able (NumPy's numbers and arrays are)."""
-        self._post("event", event=plain(asdict(event) | {"values": dict(event.values)}))
+        if len(event.payload) > LARGEST_EVENT:
+            raise ConfigurationError(f"an event carries at most {LARGEST_EVENT} bytes, got {len(event.payload)}")
+        record = asdict(replace(event, payload=b"")) | {"values": dict(event.values)}
+        del record["payload"]
+        self._post("event", event.payload, event=plain(record))
 
     # -- what its engine does with it
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -25,7 +26,7 @@ from strombus.partitioning import (
     repartitioners,
 )
 from strombus.stats import TrainingStats
-from strombus.types import NetworkState
+from strombus.types import Capacity, NetworkState
 from strombus.worker.hooks import TrainingHook
 
 __all__ = ["Observer", "Progress", "TrainingJob", "TrainingMaster"]
@@ -63,6 +64,8 @@ class Progress:
         Minibatches on the longest worker's path since the network was made.
     score : float
         Mean loss of the workers' last minibatches, weighted by their counts.
+    figures : mapping of str to float
+        What else there is to know, such as the compression of shared training.
     """
 
     epoch: int
@@ -71,6 +74,7 @@ class Progress:
     minibatches: int
     iteration: int
     score: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Observer(Protocol):
@@ -79,8 +83,16 @@ class Observer(Protocol):
     def on_round(self, progress: Progress) -> None:
         """Take note of a round that has ended."""
 
-    def on_epoch(self, epoch: int, state: NetworkState) -> bool:
-        """Take note of an epoch that has ended with `state`; return True to stop."""
+    def on_epoch(self, epoch: int, state: NetworkState | None, validation: Mapping[str, float] | None = None) -> bool:
+        """Take note of an epoch that has ended; return True to stop.
+
+        Parameters
+        ----------
+        state : NetworkState or None
+            None where the observer does not wait (`TrainingJob.waits`) and the state stayed with the workers.
+        validation : mapping, optional
+            Figures of a master that validates by itself.
+        """
 
 
 @dataclass
@@ -88,6 +100,15 @@ class TrainingJob:
     """One call of ``fit``, as a master sees it.
 
     `source` is readable by every worker, or a collection that the executor's engine holds.
+
+    Parameters
+    ----------
+    validation : Source or None
+        For a master that validates by itself (`TrainingMaster.validates`), what to score after each epoch.
+    waits : bool
+        Whether the observer needs each epoch's state, or may stop the fit after it.
+    carried : object
+        What the last fit of the same trainer and master left for the next one, and what this one leaves.
     """
 
     network: Network
@@ -99,6 +120,9 @@ class TrainingJob:
     observer: Observer
     first_epoch: int = 0
     stats: TrainingStats = field(default_factory=TrainingStats)
+    validation: Source | None = None
+    waits: bool = True
+    carried: Any = None
 
 
 class TrainingMaster(BaseModel, ABC):
@@ -154,6 +178,10 @@ class TrainingMaster(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
     name: ClassVar[str]
+    validates: ClassVar[bool] = False
+    """Whether the workers score the validation data themselves, since they are busy for the whole fit."""
+    trains_native: ClassVar[bool] = True
+    """Whether it trains from what an engine holds in memory (the Direct approach)."""
 
     workers: int | None = Field(default=None, ge=1, alias="numWorkers")
     batch_size_per_worker: int = Field(default=16, ge=1)
@@ -253,8 +281,10 @@ class TrainingMaster(BaseModel, ABC):
         if self._hooks:
             warnings.warn("training hooks are code and are not written; add them again", StrombusWarning, stacklevel=2)
         options = self.model_dump(mode="json", by_alias=True)
-        if self.repartitioner is not None:
-            options["repartitioner"]["type"] = self.repartitioner.name
+        for name, field_ in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, BaseModel) and hasattr(value, "name"):
+                options[field_.alias or to_camel(name)]["type"] = value.name
         return dict(sorted(options.items()))
 
     @classmethod
@@ -302,6 +332,10 @@ class TrainingMaster(BaseModel, ABC):
         if self.repartition_data == "Never" or fits:
             return NoOpRepartitioner()
         return DefaultRepartitioner() if self.repartition_strategy == "SparkDefault" else EqualRepartitioner()
+
+    def count_workers(self, capacity: Capacity) -> int | None:
+        """Return how many workers train on a backend of this capacity; None where neither side says."""
+        return self.workers or capacity.slots
 
     @abstractmethod
     def train(self, job: TrainingJob) -> NetworkState:

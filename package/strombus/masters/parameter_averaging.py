@@ -11,6 +11,7 @@ from pydantic import Field
 from strombus.data import Source
 from strombus.executors.base import Shared
 from strombus.masters.base import Progress, TrainingJob, TrainingMaster
+from strombus.masters.feeding import feed_of
 from strombus.masters.rounds import CellRounds, Rounds, SourceRounds
 from strombus.partitioning import Repartitioner
 from strombus.stats import Recorder
@@ -72,7 +73,7 @@ class _Run:
         self.recorder = Recorder(master.collect_training_stats)
         with self.recorder.phase("split"):
             repartitioner = master.choose_repartitioner(job.source, job.workers)
-            self.feed = _feed(master, job, repartitioner)
+            self.feed = feed_of(master, job, repartitioner)
             self.rounds = _lay_out(master, job, self.feed, repartitioner)
 
     def epochs(self) -> NetworkState:
@@ -173,19 +174,6 @@ class _Run:
                 summary.score,
             )
         )
-
-
-def _feed(master: TrainingMaster, job: TrainingJob, repartitioner: Repartitioner) -> Feed:
-    """Return how the job's rows become minibatches under the master's options."""
-    return Feed(
-        job.source if isinstance(job.source, Source) else None,
-        batch_size=master.batch_size_per_worker,
-        seed=job.seed,
-        prefetch=master.worker_prefetch_num_batches,
-        last_batch=master.last_batch,
-        shuffle=master.shuffle,
-        keep_parts=repartitioner.keeps_parts,
-    )
 
 
 def _lay_out(

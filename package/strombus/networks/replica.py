@@ -147,10 +147,39 @@ class Replica:
         else:
             loss, count = self._gradients(tensors, batch)
             optimizer.step()
+        self.advance()
+        return StepResult(loss, count, tensors.examples)
+
+    def gradients(self, batch: Batch, check: bool = True) -> StepResult:
+        """Leave the minibatch's gradients on ``flat.parameters``; `advance` is due once they are used.
+
+        Parameters
+        ----------
+        check : bool
+            Whether a loss that is not finite raises.
+
+        Raises
+        ------
+        ConfigurationError, DataError, NonFiniteError
+            See `fit`; for an optimizer that evaluates the loss itself (LBFGS) too.
+        """
+        kind = type(self.optimizer).__name__
+        if self._closure:
+            raise ConfigurationError(
+                f"{kind} evaluates the loss itself and has no single update per minibatch to share; "
+                "use another optimizer, or ParameterAveragingTrainingMaster"
+            )
+        if not self.module.training:
+            self.module.train()
+        tensors = self._tensors(batch)
+        loss, count = self._gradients(tensors, batch, check)
+        return StepResult(loss, count, tensors.examples)
+
+    def advance(self) -> None:
+        """Count a minibatch whose gradients were used, and step the schedule."""
         if self._schedule is not None:
             self._schedule.step()
         self.iteration += 1
-        return StepResult(loss, count, tensors.examples)
 
     def forward(self, features: Any, masks: Any = None) -> Any:
         """Return the module's output in evaluation mode, without gradients.
@@ -206,7 +235,7 @@ class Replica:
         self._optimizer, self._schedule = optimizer, schedule
         return optimizer, schedule
 
-    def _gradients(self, batch: Tensors, source: Batch) -> tuple[float, float]:
+    def _gradients(self, batch: Tensors, source: Batch, check: bool = True) -> tuple[float, float]:
         """Leave the minibatch's gradient on the parameters; return its loss and count."""
         self.optimizer.zero_grad()
         slices = self._network.accumulate
@@ -214,7 +243,7 @@ class Replica:
         if self._regularization:
             loss += self.regularization()
             self._regularization.add_gradient_(self.flat.parameters)
-        if not math.isfinite(loss):
+        if check and not math.isfinite(loss):
             raise NonFiniteError(_explain(loss, self.iteration, source))
         return loss, count
 

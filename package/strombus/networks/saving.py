@@ -26,7 +26,7 @@ from strombus.types import UpdaterState
 if TYPE_CHECKING:
     from strombus.networks.network import Network
 
-__all__ = ["load", "save"]
+__all__ = ["from_json", "load", "save", "to_json"]
 
 FORMAT = 1
 _KEY = "strombus"
@@ -67,7 +67,7 @@ def save(network: Network, path: str | PathLike[str], updater: bool = True) -> N
     }
     if kept is not None:
         tensors |= {f"updater.{key}": torch.tensor(array) for key, array in kept.tensors.items()}
-        header["updater"] = {"groups": _to_json(list(kept.groups)), "schedule": _to_json(kept.schedule)}
+        header["updater"] = {"groups": to_json(list(kept.groups)), "schedule": to_json(kept.schedule)}
     try:
         text = json.dumps(header)
     except TypeError as error:
@@ -140,8 +140,8 @@ def _updater(header: dict[str, Any], tensors: dict[str, Tensor], path: str) -> U
     values = header.get("updater")
     if values is None:
         return None
-    groups = _from_json(values.get("groups")) if isinstance(values, dict) else None
-    schedule = _from_json(values.get("schedule")) if isinstance(values, dict) else None
+    groups = from_json(values.get("groups")) if isinstance(values, dict) else None
+    schedule = from_json(values.get("schedule")) if isinstance(values, dict) else None
     whole = isinstance(groups, list) and all(isinstance(group, dict) for group in groups)
     if not whole or not isinstance(schedule, dict | None):
         raise DataError(f"{path} is damaged: the updater's groups or schedule are no records")
@@ -149,26 +149,27 @@ def _updater(header: dict[str, Any], tensors: dict[str, Tensor], path: str) -> U
     return UpdaterState(arrays, tuple(cast(list[dict[str, Any]], groups)), schedule)
 
 
-def _to_json(value: Any) -> Any:
-    """Write mappings whose keys are no strings as pairs; JSON would turn the keys into strings."""
+def to_json(value: Any) -> Any:
+    """Return a JSON form: write mappings whose keys are no strings as pairs; JSON would turn the keys into strings."""
     if isinstance(value, dict | Counter):
         if all(isinstance(key, str) for key in value):
-            return {key: _to_json(item) for key, item in value.items()}
-        return {_PAIRS: [[key, _to_json(item)] for key, item in value.items()]}
+            return {key: to_json(item) for key, item in value.items()}
+        return {_PAIRS: [[key, to_json(item)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
-        return [_to_json(item) for item in value]
+        return [to_json(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _from_json(value: Any) -> Any:
+def from_json(value: Any) -> Any:
+    """Return what `to_json` was given, tuples as lists."""
     if isinstance(value, dict):
         if set(value) == {_PAIRS}:
             try:
-                return {key: _from_json(item) for key, item in value[_PAIRS]}
+                return {key: from_json(item) for key, item in value[_PAIRS]}
             except (TypeError, ValueError) as error:
                 raise DataError("a network file's mapping is damaged") from error
-        return {key: _from_json(item) for key, item in value.items()}
-    return [_from_json(item) for item in value] if isinstance(value, list) else value
+        return {key: from_json(item) for key, item in value.items()}
+    return [from_json(item) for item in value] if isinstance(value, list) else value
 
 
 def _write(path: str | PathLike[str], data: bytes) -> None:

@@ -27,6 +27,8 @@ class Event:
         Host and process, ``"name:pid"``.
     values : mapping
         Figures of the event (``examples``, ``loss``, ...).
+    payload : bytes
+        Raw bytes, at most a few megabytes; empty for all but the records that carry arrays.
     """
 
     name: str
@@ -35,3 +37,4 @@ class Event:
     seconds: float = 0.0
     host: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    payload: bytes = field(default=b"", repr=False)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from strombus.data import open_cell
 from strombus.errors import ConfigurationError
@@ -18,7 +17,7 @@ from strombus.types import DataSet, MultiDataSet, NetworkState, Partition, Updat
 from strombus.worker.bench import Feed, Workbench
 from strombus.worker.hooks import TrainingHook
 from strombus.worker.merging import Averaged, Contribution, Summary
-from strombus.worker.step import StepTotals, run_steps
+from strombus.worker.step import StepTotals, run_steps, seed_torch
 
 __all__ = ["AveragingWork", "Round", "complete_state", "summary_of", "train_cell", "train_round"]
 
@@ -93,7 +92,7 @@ def _train(
         with recorder.phase("load"):
             work.bench.load(complete_state(work, start))
         # A seed for each (epoch, round, rank): a round that runs again draws the same numbers.
-        _seed_torch(replica, _seed(work.feed.seed, start.epoch, number, rank))
+        seed_torch(replica, work.feed.seed, start.epoch, number, rank)
         totals = run_steps(replica, batches, hooks, recorder)
         contribution = _contribution(work, replica, totals, recorder, rank, hooks, start.epoch)
         work.bench.holds(contribution.state)
@@ -158,14 +157,3 @@ def _state_of(replica: Replica, work: AveragingWork) -> NetworkState:
         if work.save_updater:
             raise
         return replica.state(updater=False)
-
-
-def _seed_torch(replica: Replica, seed: int) -> None:
-    # torch.manual_seed asks after every kind of device, half a millisecond each round.
-    torch.default_generator.manual_seed(seed)
-    if replica.device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
-def _seed(*numbers: Any) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

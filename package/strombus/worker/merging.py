@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from strombus.types import Event, NetworkState, UpdaterState
 
-__all__ = ["Averaged", "Contribution", "Pile", "Summary", "finish_round", "merge_contributions"]
+__all__ = ["Averaged", "Contribution", "Pile", "Summary", "add_up", "finish_round", "merge_contributions"]
 
 Array = NDArray[Any]
 
@@ -102,7 +102,7 @@ class Pile:
     of_sums: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (_sum(self.terms),)
+        return _itself, (add_up(self.terms),)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def finish_round(total: Contribution | Pile) -> Averaged:
     if isinstance(total, Contribution) and not total.merged:
         return Averaged(total.state, total.epoch, total.summary, total.left_out)
     terms = total.terms if isinstance(total, Pile) else (total,)
-    whole = _sum(terms, divide=True)
+    whole = add_up(terms, divide=True)
     return Averaged(whole.state, whole.epoch, whole.summary, whole.left_out)
 
 
@@ -142,8 +142,8 @@ def _itself(contribution: Contribution) -> Contribution:
 
 def _summed(one: Contribution | Pile) -> Contribution:
     if isinstance(one, Pile):
-        return _sum(one.terms)
-    return one if one.merged else _sum((one,))
+        return add_up(one.terms)
+    return one if one.merged else add_up((one,))
 
 
 def _averages(name: str, array: Array) -> bool:
@@ -168,7 +168,7 @@ def _with(state: NetworkState, arrays: Mapping[str, Array]) -> NetworkState:
     return replace(state, parameters=arrays["parameters"], buffers=buffers, updater=updater)
 
 
-def _sum(terms: Sequence[Contribution], divide: bool = False) -> Contribution:
+def add_up(terms: Sequence[Contribution], divide: bool = False) -> Contribution:
     """Add up contributions in float64, from first to last; `divide` makes means of them in their own dtypes."""
     named = [_named(term.state) for term in terms]
     lead = max(range(len(terms)), key=lambda i: (terms[i].steps, -i))

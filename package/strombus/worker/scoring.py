@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,17 @@ from strombus.partitioning import batch_sizes
 from strombus.types import DataSet, MultiDataSet
 from strombus.worker.bench import Workbench
 
-__all__ = ["LossSum", "ScoringWork", "evaluate_part", "merge_losses", "merge_metrics", "predict_part", "score_part"]
+__all__ = [
+    "LossSum",
+    "ScoringWork",
+    "evaluate_batches",
+    "evaluate_part",
+    "merge_losses",
+    "merge_metrics",
+    "predict_part",
+    "score_batches",
+    "score_part",
+]
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,17 @@ class LossSum:
 
 def score_part(work: ScoringWork, part: Any) -> LossSum:
     """Sum the loss over a partition, without regularisation."""
-    total = count = 0.0
     with work.bench.replica_of(work.network) as replica:
-        for batch in work.batches(part):
-            loss, terms = replica.score(batch)
-            total += loss * terms
-            count += terms
+        return score_batches(replica, work.batches(part))
+
+
+def score_batches(replica: Replica, batches: Iterable[DataSet | MultiDataSet]) -> LossSum:
+    """Sum the loss over minibatches, without regularisation."""
+    total = count = 0.0
+    for batch in batches:
+        loss, terms = replica.score(batch)
+        total += loss * terms
+        count += terms
     return LossSum(total, count)
 
 
@@ -71,11 +86,18 @@ def evaluate_part(work: ScoringWork, part: Any) -> tuple[Metric, ...]:
     """Run all metrics over a partition in one pass."""
     metrics = tuple(metric.fresh() for metric in work.metrics)
     with work.bench.replica_of(work.network) as replica:
-        for batch in work.batches(part):
-            labels, output, mask = _first_output(replica, batch)
-            for metric in metrics:
-                metric.add(labels, output, mask)
+        evaluate_batches(replica, work.batches(part), metrics)
     return metrics
+
+
+def evaluate_batches(
+    replica: Replica, batches: Iterable[DataSet | MultiDataSet], metrics: Sequence[Metric]
+) -> None:
+    """Add minibatches to all metrics, in one pass."""
+    for batch in batches:
+        labels, output, mask = _first_output(replica, batch)
+        for metric in metrics:
+            metric.add(labels, output, mask)
 
 
 def merge_metrics(left: tuple[Metric, ...], right: tuple[Metric, ...]) -> tuple[Metric, ...]:

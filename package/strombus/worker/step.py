@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
 from strombus.networks import Replica
 from strombus.stats import Recorder
 from strombus.types import DataSet, MultiDataSet
 from strombus.worker.hooks import TrainingHook
 
-__all__ = ["StepTotals", "run_steps"]
+__all__ = ["StepTotals", "run_steps", "seed_torch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +53,12 @@ def run_steps(
         count += result.count
         last_loss, last_count = result.loss, result.count
     return StepTotals(steps, examples, count, last_loss, last_count)
+
+
+def seed_torch(replica: Replica, *numbers: int) -> None:
+    """Seed torch's generators from `numbers`, such as (seed, epoch, rank)."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+    # torch.manual_seed asks after every kind of device, half a millisecond each time.
+    torch.default_generator.manual_seed(seed)
+    if replica.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
