@@ -6,9 +6,6 @@ __all__ = ["masters"]
 
 masters = Registry(
     "training master",
-    {
-        "parameter_averaging": "strombus.masters.parameter_averaging:ParameterAveragingTrainingMaster",
-        "shared_training": "strombus.masters.shared_training:SharedTrainingMaster",
-    },
+    {"parameter_averaging": "strombus.masters.parameter_averaging:ParameterAveragingTrainingMaster"},
     group="strombus.masters",
 )

@@ -90,9 +90,7 @@ def evaluate_part(work: ScoringWork, part: Any) -> tuple[Metric, ...]:
     return metrics
 
 
-def evaluate_batches(
-    replica: Replica, batches: Iterable[DataSet | MultiDataSet], metrics: Sequence[Metric]
-) -> None:
+def evaluate_batches(replica: Replica, batches: Iterable[DataSet | MultiDataSet], metrics: Sequence[Metric]) -> None:
     """Add minibatches to all metrics, in one pass."""
     for batch in batches:
         labels, output, mask = _first_output(replica, batch)
