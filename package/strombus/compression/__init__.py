@@ -1,1 +1,39 @@
 """Fewer bytes for an update: thresholds, residuals, encoders and the kernels under them."""
+
+from strombus.compression.compressor import Compression, Compressor, CompressorState, Update
+from strombus.compression.encoders import DenseEncoder, Encoder, ThresholdEncoder, encoders
+from strombus.compression.residuals import (
+    NoOpResidualPostProcessor,
+    ResidualClippingPostProcessor,
+    ResidualPostProcessor,
+    residual_post_processors,
+)
+from strombus.compression.thresholds import (
+    AdaptiveThresholdAlgorithm,
+    FixedThresholdAlgorithm,
+    TargetSparsityThresholdAlgorithm,
+    ThresholdAlgorithm,
+    ThresholdState,
+    threshold_algorithms,
+)
+
+__all__ = [
+    "AdaptiveThresholdAlgorithm",
+    "Compression",
+    "Compressor",
+    "CompressorState",
+    "DenseEncoder",
+    "Encoder",
+    "FixedThresholdAlgorithm",
+    "NoOpResidualPostProcessor",
+    "ResidualClippingPostProcessor",
+    "ResidualPostProcessor",
+    "TargetSparsityThresholdAlgorithm",
+    "ThresholdAlgorithm",
+    "ThresholdEncoder",
+    "ThresholdState",
+    "Update",
+    "encoders",
+    "residual_post_processors",
+    "threshold_algorithms",
+]

@@ -109,7 +109,7 @@ def unpack(payload: bytes | bytearray | memoryview, length: int, dtype: Any, ten
     data = np.frombuffer(payload, np.uint8)
     if len(data) < _HEADER.size:
         raise WireError(f"an update has at least {_HEADER.size} bytes, got {len(data)}")
-    encoding, number, shift, zero, elements, count, quanta = _HEADER.unpack_from(data)
+    encoding, number, shift, zero, elements, count, quanta = _HEADER.unpack_from(payload)
     if number not in _DTYPES or zero or elements != length or count > length:
         raise WireError(
             f"an update of {elements} elements, {count} codes and type {number} is none for {length} elements"
