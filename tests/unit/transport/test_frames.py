@@ -1,0 +1,57 @@
+"""Frames: there and back, those of another run, and bytes that are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strombus.errors import WireError
+from strombus.transport.frames import HEADER_SIZE, Lane, pack, parse
+
+LANE = Lane.of("run", 3)
+words = st.integers(0, 2**64 - 1)
+
+
+@given(st.integers(0, 255), st.integers(0, 2**32 - 1), words, words, st.binary(max_size=300))
+def test_frames_come_back(kind, origin, number, step, payload):
+    frame = parse(pack(LANE, kind, origin, number, step, payload), LANE)
+    assert (frame.kind, frame.origin, frame.number, frame.step, bytes(frame.payload)) == (
+        kind,
+        origin,
+        number,
+        step,
+        payload,
+    )
+
+
+@pytest.mark.parametrize("other", [Lane.of("run", 2), Lane.of("another", 3)])
+def test_frames_of_another_run_or_attempt_are_none(other):
+    assert parse(pack(other, 1, 0, 0, 0, b"x"), LANE) is None
+
+
+def test_a_frame_keeps_its_own_copy():
+    payload = bytearray(b"before")
+    frame = pack(LANE, 1, 0, 0, 0, payload)
+    payload[:] = b"behind"
+    assert bytes(parse(frame, LANE).payload) == b"before"
+
+
+def test_a_hundred_thousand_mutated_frames():
+    """None that differs from what was sent is taken: the checksum covers every byte."""
+    rng = np.random.default_rng(3)
+    originals = [pack(LANE, 1, 2, 3, 4, bytes(rng.integers(0, 256, size, np.uint8))) for size in (0, 1, 50, 400)]
+    for turn in range(100_000):
+        original = originals[turn % 4]
+        data = bytearray(original)
+        for _ in range(rng.integers(1, 5)):
+            data[rng.integers(len(data))] ^= rng.integers(1, 256)
+        if turn % 3 == 0:
+            data = data[: rng.integers(len(data) + 1)]
+        if data == original:
+            continue
+        with pytest.raises(WireError):
+            parse(data, LANE)
+    with pytest.raises(WireError, match=f"at least {HEADER_SIZE}"):
+        parse(b"", LANE)

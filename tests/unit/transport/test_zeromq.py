@@ -1,0 +1,245 @@
+"""Real sockets on loopback: each message once and in order, slow readers, strangers, and members that die."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import zmq
+
+from strombus.errors import ConfigurationError, PeerLost
+from strombus.transport import Seat, TransportOptions, make_keys, make_transport, transports
+
+OPTIONS = TransportOptions(host="127.0.0.1", connect_timeout=20, dead_after=1.0, heartbeat=0.3, send_timeout=5)
+
+
+def meet(ends):
+    """Connect all ends, each from a thread of its own."""
+    addresses = [end.address() for end in ends]
+    with ThreadPoolExecutor(len(ends)) as pool:
+        list(pool.map(lambda end: end.connect(addresses), ends))
+
+
+@contextlib.contextmanager
+def gang(size, options=OPTIONS, run="run"):
+    keys = make_keys()
+    ends = [make_transport("zeromq", Seat(rank, size, run, 0, keys), options) for rank in range(size)]
+    try:
+        meet(ends)
+        yield ends
+    finally:
+        for end in ends:
+            end.close(flush=0.5)
+
+
+def take(end, count, timeout=20.0):
+    found, deadline = [], time.monotonic() + timeout
+    while len(found) < count and time.monotonic() < deadline:
+        found += end.receive(0.1)
+    return found
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_each_message_comes_once_and_in_order(size):
+    with gang(size) as ends:
+
+        def talk(end):
+            mine = []
+            for step in range(40):
+                end.send(1, step, bytes([end.seat.rank]) * (step + 1))
+                mine += end.receive()
+            return mine + take(end, 40 * (size - 1) - len(mine))
+
+        with ThreadPoolExecutor(size) as pool:
+            heard = list(pool.map(talk, ends))
+        for rank, messages in enumerate(heard):
+            for origin in set(range(size)) - {rank}:
+                theirs = [message for message in messages if message.origin == origin]
+                assert [message.step for message in theirs] == list(range(40))
+                assert all(bytes(one.payload) == bytes([origin]) * (one.step + 1) for one in theirs)
+            assert all(message.origin != rank for message in messages)
+        assert [end.figures.messages_received for end in ends] == [40 * (size - 1)] * size
+
+
+def test_one_member_alone_is_sent_to():
+    with gang(3) as ends:
+        ends[0].send(2, 7, b"for two", to=2)
+        ends[1].send(3, 8, b"for zero", to=0)
+        assert [(m.kind, m.origin, m.step, bytes(m.payload)) for m in take(ends[2], 1)] == [(2, 0, 7, b"for two")]
+        assert [(m.kind, m.origin, m.step, bytes(m.payload)) for m in take(ends[0], 1)] == [(3, 1, 8, b"for zero")]
+        assert ends[1].receive(0.2) == []
+
+
+@pytest.mark.parametrize("sender", [0, 1])
+def test_a_slow_reader_loses_nothing_and_the_sender_waits(sender):
+    payload = np.random.default_rng(0).bytes(60_000)
+    with gang(2) as ends:
+        started = time.monotonic()
+        done = threading.Event()
+
+        def send():
+            for step in range(600):
+                ends[sender].send(1, step, payload)
+            done.set()
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert not done.wait(0.7)  # 36 MB do not fit into queues and socket buffers
+        reader, found = ends[1 - sender], []
+        while len(found) < 600 and time.monotonic() - started < 60:
+            found += reader.receive(0.1)
+        thread.join(20)
+        assert [message.step for message in found] == list(range(600))
+        assert all(bytes(message.payload) == payload for message in found)
+
+
+def test_a_reader_that_takes_nothing_is_an_error():
+    with gang(2, OPTIONS.model_copy(update={"send_timeout": 0.5})) as ends:
+
+        def send():
+            for step in range(5000):
+                ends[0].send(1, step, b"x" * 100_000)
+
+        with pytest.raises(PeerLost, match=r"member 1 took no message for 0\.5 s") as caught:
+            send()
+        assert caught.value.rank == 1
+
+
+def test_a_payload_may_change_once_it_is_sent():
+    with gang(2) as ends:
+        payload = bytearray(b"a" * 200_000)
+        ends[0].send(1, 0, payload)
+        payload[:] = b"b" * 200_000
+        assert bytes(take(ends[1], 1)[0].payload) == b"a" * 200_000
+
+
+def test_two_gangs_do_not_see_each_other():
+    with gang(2, run="one") as first, gang(2, run="two") as second:
+        first[0].send(1, 1, b"first")
+        second[0].send(1, 2, b"second")
+        assert [bytes(m.payload) for m in take(first[1], 1)] == [b"first"]
+        assert [bytes(m.payload) for m in take(second[1], 1)] == [b"second"]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "with other keys"])
+def test_a_stranger_delivers_no_byte(secure):
+    keys = make_keys()
+    end = make_transport("zeromq", Seat(0, 2, "run", 0, keys), OPTIONS)
+    try:
+        host, port = __import__("json").loads(end.address())
+        context = zmq.Context()
+        stranger = context.socket(zmq.DEALER)
+        stranger.setsockopt(zmq.LINGER, 0)
+        stranger.setsockopt(zmq.IDENTITY, b"member-1")
+        if secure:
+            stranger.curve_serverkey = keys.server_public
+            stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
+        stranger.connect(f"tcp://{host}:{port}")
+        for _ in range(5):
+            stranger.send(b"x" * 1000)
+        deadline = time.monotonic() + 1.5
+        while time.monotonic() < deadline:
+            assert end.receive(0.1) == []
+        assert end.figures.bytes_received == 0
+        stranger.close()
+        context.term()
+    finally:
+        end.close(flush=0)
+
+
+def _member(rank, keys, pipe):
+    end = make_transport("zeromq", Seat(rank, 2, "run", 0, keys), OPTIONS)
+    pipe.send(end.address())
+    end.connect(pipe.recv())
+    pipe.send("met")
+    while True:
+        end.receive(0.1)
+
+
+@pytest.mark.parametrize("dies", [0, 1])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_member_that_dies_or_hangs_is_named_within_seconds(dies, how):
+    keys = make_keys()
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_member, args=(dies, keys, there), daemon=True)
+    process.start()
+    end = make_transport("zeromq", Seat(1 - dies, 2, "run", 0, keys), OPTIONS)
+    try:
+        addresses = [here.recv(), end.address()] if dies == 0 else [end.address(), here.recv()]
+        here.send(addresses)
+        end.connect(addresses)
+        assert here.recv() == "met"
+        os.kill(process.pid, how)
+        started = time.monotonic()
+        with pytest.raises(PeerLost, match=f"member {dies} was lost") as caught:
+            take(end, 1)
+        assert caught.value.rank == dies
+        assert time.monotonic() - started < 10
+    finally:
+        end.close(flush=0)
+        process.kill()
+        process.join(10)
+
+
+def test_a_goodbye_is_no_loss():
+    with gang(3) as ends:
+        ends[1].send(1, 0, b"last words")
+        ends[1].close()
+        deadline = time.monotonic() + 2.5
+        heard = []
+        while time.monotonic() < deadline:
+            heard += ends[0].receive(0.1) + ends[2].receive(0.1)
+        assert [bytes(message.payload) for message in heard] == [b"last words"] * 2
+        ends[0].send(1, 1, b"to who is left")
+        assert [message.step for message in take(ends[2], 1)] == [1]
+
+
+def test_who_does_not_come_is_named():
+    options = OPTIONS.model_copy(update={"connect_timeout": 0.5})
+    end = make_transport("zeromq", Seat(0, 2, "run", 0, make_keys()), options)
+    try:
+        with pytest.raises(PeerLost, match=r"did not meet member 1 at 127\.0\.0\.1.*connect_timeout"):
+            end.connect([end.address(), b'["127.0.0.1", 0]'])
+    finally:
+        end.close(flush=0)
+
+
+def test_closing_frees_the_port_and_ends_the_threads():
+    before = threading.active_count()
+    with gang(2) as ends:
+        pass
+    for end in ends:
+        end.close()
+    assert threading.active_count() == before
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        low = free.getsockname()[1]
+    options = OPTIONS.model_copy(update={"ports": (low, low)})
+    for _ in range(2):
+        with gang(2, options) as ends:
+            ends[1].send(1, 0, b"")
+            assert len(take(ends[0], 1)) == 1
+
+
+def test_bad_options_and_names():
+    with pytest.raises(ConfigurationError, match="known: zeromq"):
+        make_transport("zmq", Seat(0, 1, "run", 0), OPTIONS)
+    with pytest.raises(ConfigurationError, match="make_keys"):
+        make_transport("zeromq", Seat(0, 2, "run", 0), OPTIONS)
+    for name in transports:
+        assert transports[name].name == name
+    end = make_transport("zeromq", Seat(0, 2, "run", 0, make_keys()), OPTIONS.model_copy(update={"host": "192.0.2.7"}))
+    try:
+        with pytest.raises(ConfigurationError, match="cannot listen on"):
+            end.address()
+    finally:
+        end.close(flush=0)
