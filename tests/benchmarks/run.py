@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 def main(arguments: list[str]) -> int:
     names = [a for a in arguments if not a.startswith("-") and (HERE / f"{a}.py").exists()]
     options = [a for a in arguments if a not in names]
-    known = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in ("run", "common"))
+    known = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "run" and "__main__" in path.read_text())
     print(f"{'what: peer':<58} {'ours':>9} {'peer':>9} {'unit':<11} ratio (lowest-highest)  target")
     failed = 0
     for name in names or known:
