@@ -23,6 +23,7 @@ _WHERE = {
     "MultiLayerNetwork": "strombus.networks",
     "NoOpRepartitioner": "strombus.partitioning",
     "ParameterAveragingTrainingMaster": "strombus.masters.parameter_averaging",
+    "SharedTrainingMaster": "strombus.masters.shared_training",
     "Trainer": "strombus.trainer",
     "TrainingHook": "strombus.worker.hooks",
     "TrainingMaster": "strombus.masters.base",
@@ -45,6 +46,7 @@ __all__ = [
     "MultiLayerNetwork",
     "NoOpRepartitioner",
     "ParameterAveragingTrainingMaster",
+    "SharedTrainingMaster",
     "Trainer",
     "TrainingHook",
     "TrainingMaster",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from strombus.fitting import FitResult
     from strombus.masters.base import TrainingMaster
     from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
+    from strombus.masters.shared_training import SharedTrainingMaster
     from strombus.networks import ComputationGraph, MultiLayerNetwork
     from strombus.partitioning import DefaultRepartitioner, EqualRepartitioner, NoOpRepartitioner
     from strombus.trainer import Trainer

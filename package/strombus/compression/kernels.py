@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strombus.compression.jit import jit
+from strombus.compression.jit import jit, jit_inline
 
 __all__ = [
     "BLOCK",
@@ -41,48 +41,45 @@ def limits_of(tau: float, dtype: np.dtype[Any]) -> tuple[Any, Array]:
 
 
 @jit
-def _emit(block: Array, pieces: Array, tau: float, limit: Array, codes: Array, count: int, first: int) -> int:
-    """Write the codes of a block's values at or above the threshold, and take them out; look at 32 at a time."""
-    for start in range(0, len(block), 32):
-        few = pieces[start : start + 32]
-        peak = _peak(few, limit[1])
-        if peak < limit[0]:
-            continue
-        values = block[start : start + 32]
-        for i in range(len(values)):
-            if few[i] & limit[1] >= limit[0]:
-                value = values[i]
-                negative = value < 0
-                values[i] = value + tau if negative else value - tau
-                codes[count] = np.uint32(2 * (first + start + i) + negative)
-                count += 1
+def _emit(
+    block: Array, pieces: Array, tau: float, limit: Array, flags: Array, codes: Array, count: int, first: int
+) -> int:
+    """Write the codes of a block's values at or above the threshold, and take them out.
+
+    One vectorised loop marks them, a byte each; eight marks are then passed over at a time.
+    """
+    for i in range(len(pieces)):
+        flags[i] = pieces[i] & limit[1] >= limit[0]
+    flags[len(pieces) :] = 0
+    eights = flags.view(np.uint64)
+    for k in range(len(eights)):
+        if eights[k]:
+            for i in range(8 * k, 8 * k + 8):
+                if flags[i]:
+                    value = block[i]
+                    negative = value < 0
+                    block[i] = value + tau if negative else value - tau
+                    codes[count] = np.uint32(2 * (first + i) + negative)
+                    count += 1
     return count
 
 
-@jit
-def _peak(pieces: Array, mask: Any) -> Any:
-    peak = mask - mask
-    for i in range(len(pieces)):
-        peak = max(peak, pieces[i] & mask)
-    return peak
-
-
-@jit
+@jit_inline
 def _settle(
-    residual: Array, bits: Array, start: int, tau: float, limit: Any, codes: Array, count: int, first: int
+    block: Array, pieces: Array, tau: float, limit: Array, flags: Array, codes: Array, count: int, first: int
 ) -> int:
     """Emit what has reached the threshold in one block; -1 for a value that is not finite.
 
     Floats without their sign compare like integers, NaN and infinity last, and integers compare in one loop
     without branches.
     """
-    pieces = bits[start : start + BLOCK]
-    peak = _peak(pieces, limit[1])
-    if peak < limit[0]:
-        return count
-    if peak >= limit[2]:
-        return -1
-    return _emit(residual[start : start + BLOCK], pieces, tau, limit, codes, count, first + start)
+    mask = limit[1]
+    peak = mask - mask
+    for i in range(len(pieces)):
+        peak = max(peak, pieces[i] & mask)
+    if peak >= limit[0]:
+        count = -1 if peak >= limit[2] else _emit(block, pieces, tau, limit, flags, codes, count, first)
+    return count
 
 
 @jit
@@ -109,8 +106,10 @@ def select(residual: Array, bits: Array, tau: float, limit: Array, codes: Array,
     int
         The number of codes; -1 when the residual holds a value that is not finite.
     """
+    flags = np.empty(BLOCK, np.uint8)
     for start in range(0, len(residual), BLOCK):
-        count = _settle(residual, bits, start, tau, limit, codes, count, first)
+        block = residual[start : start + BLOCK]
+        count = _settle(block, bits[start : start + BLOCK], tau, limit, flags, codes, count, first + start)
         if count < 0:
             break
     return count
@@ -129,13 +128,14 @@ def select_difference(
     first: int,
 ) -> int:
     """Add ``parameters - before`` to the residual, set `parameters` back to `before`, then as `select`."""
+    flags = np.empty(BLOCK, np.uint8)
     for start in range(0, len(residual), BLOCK):
         block = residual[start : start + BLOCK]
         after, was = parameters[start : start + BLOCK], before[start : start + BLOCK]
         for i in range(len(block)):
             block[i] += after[i] - was[i]
             after[i] = was[i]
-        count = _settle(residual, bits, start, tau, limit, codes, count, first)
+        count = _settle(block, bits[start : start + BLOCK], tau, limit, flags, codes, count, first + start)
         if count < 0:
             break
     return count
@@ -156,6 +156,7 @@ def select_sgd(
 ) -> int:
     """Add a step of plain gradient descent to the residual, then as `select`; `settings` are rate and decay."""
     rate, decay = settings[0], settings[1]
+    flags = np.empty(BLOCK, np.uint8)
     for start in range(0, len(residual), BLOCK):
         block, slope = residual[start : start + BLOCK], gradient[start : start + BLOCK]
         if decay == 0:
@@ -165,7 +166,7 @@ def select_sgd(
             weights = parameters[start : start + BLOCK]
             for i in range(len(block)):
                 block[i] -= rate * (slope[i] + decay * weights[i])
-        count = _settle(residual, bits, start, tau, limit, codes, count, first)
+        count = _settle(block, bits[start : start + BLOCK], tau, limit, flags, codes, count, first + start)
         if count < 0:
             break
     return count
@@ -191,6 +192,7 @@ def select_momentum(
     `settings` are rate, decay, momentum and 1 - dampening.
     """
     rate, decay, momentum, keep = settings[0], settings[1], settings[2], settings[3]
+    flags = np.empty(BLOCK, np.uint8)
     for start in range(0, len(residual), BLOCK):
         block, slope = residual[start : start + BLOCK], gradient[start : start + BLOCK]
         speed = velocity[start : start + BLOCK]
@@ -204,7 +206,7 @@ def select_momentum(
                 steep = slope[i] + decay * weights[i]
                 speed[i] = momentum * speed[i] + keep * steep
                 block[i] -= rate * (steep + momentum * speed[i] if nesterov else speed[i])
-        count = _settle(residual, bits, start, tau, limit, codes, count, first)
+        count = _settle(block, bits[start : start + BLOCK], tau, limit, flags, codes, count, first + start)
         if count < 0:
             break
     return count
@@ -232,6 +234,7 @@ def select_adam(
     """
     rate, fresh, beta2, fresh2 = settings[0], settings[1], settings[2], settings[3]
     root, eps, decay, shrink = settings[4], settings[5], settings[6], settings[7]
+    flags = np.empty(BLOCK, np.uint8)
     for start in range(0, len(residual), BLOCK):
         block, slope = residual[start : start + BLOCK], gradient[start : start + BLOCK]
         moment, power = mean[start : start + BLOCK], square[start : start + BLOCK]
@@ -248,7 +251,7 @@ def select_adam(
                 block[i] -= shrink * weights[i]
         for i in range(len(block)):
             block[i] -= rate * moment[i] / (np.sqrt(power[i]) * root + eps)
-        count = _settle(residual, bits, start, tau, limit, codes, count, first)
+        count = _settle(block, bits[start : start + BLOCK], tau, limit, flags, codes, count, first + start)
         if count < 0:
             break
     return count

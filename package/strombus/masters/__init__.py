@@ -6,6 +6,9 @@ __all__ = ["masters"]
 
 masters = Registry(
     "training master",
-    {"parameter_averaging": "strombus.masters.parameter_averaging:ParameterAveragingTrainingMaster"},
+    {
+        "parameter_averaging": "strombus.masters.parameter_averaging:ParameterAveragingTrainingMaster",
+        "shared_training": "strombus.masters.shared_training:SharedTrainingMaster",
+    },
     group="strombus.masters",
 )

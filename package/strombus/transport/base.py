@@ -81,8 +81,6 @@ class TransportOptions(BaseModel):
         Seconds without a connection after which a member is lost.
     queue : int
         Messages that may wait for one reader.
-    heartbeat : float
-        Seconds between two signs of life.
     largest_message : int
         Bytes.
     """
@@ -95,7 +93,6 @@ class TransportOptions(BaseModel):
     send_timeout: float = Field(default=30.0, gt=0)
     dead_after: float = Field(default=5.0, gt=0)
     queue: int = Field(default=64, ge=1)
-    heartbeat: float = Field(default=1.0, gt=0)
     largest_message: int = Field(default=2**30, ge=2**10)
 
 

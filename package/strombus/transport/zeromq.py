@@ -120,8 +120,12 @@ class ZeroMQTransport(Transport):
         made.setsockopt(zmq.RCVHWM, options.queue)
         made.setsockopt(zmq.MAXMSGSIZE, options.largest_message)
         made.setsockopt(zmq.LINGER, 0)
-        made.setsockopt(zmq.HEARTBEAT_IVL, int(1000 * options.heartbeat))
-        made.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(1000 * max(options.dead_after, 2 * options.heartbeat)))
+        # Not ZeroMQ's own heartbeats: they give a slow reader up, and may end the process when its queue is full.
+        # A dead process closes its connections, a dead host is found by TCP, and a process that hangs by its engine.
+        made.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        made.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 1)
+        made.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 1)
+        made.setsockopt(zmq.TCP_KEEPALIVE_CNT, max(1, int(options.dead_after)))
         made.setsockopt(zmq.RECONNECT_IVL, 50)
         made.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
         self._poller.register(made, zmq.POLLIN)

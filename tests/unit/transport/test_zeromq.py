@@ -18,7 +18,7 @@ import zmq
 from strombus.errors import ConfigurationError, PeerLost
 from strombus.transport import Seat, TransportOptions, make_keys, make_transport, transports
 
-OPTIONS = TransportOptions(host="127.0.0.1", connect_timeout=20, dead_after=1.0, heartbeat=0.3, send_timeout=5)
+OPTIONS = TransportOptions(host="127.0.0.1", connect_timeout=20, dead_after=1.0, send_timeout=5)
 
 
 def meet(ends):
@@ -165,8 +165,7 @@ def _member(rank, keys, pipe):
 
 
 @pytest.mark.parametrize("dies", [0, 1])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_member_that_dies_or_hangs_is_named_within_seconds(dies, how):
+def test_a_member_that_dies_is_named_within_seconds(dies):
     keys = make_keys()
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -178,7 +177,7 @@ def test_a_member_that_dies_or_hangs_is_named_within_seconds(dies, how):
         here.send(addresses)
         end.connect(addresses)
         assert here.recv() == "met"
-        os.kill(process.pid, how)
+        os.kill(process.pid, signal.SIGKILL)
         started = time.monotonic()
         with pytest.raises(PeerLost, match=f"member {dies} was lost") as caught:
             take(end, 1)

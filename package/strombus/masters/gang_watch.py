@@ -1,0 +1,117 @@
+"""What a gang's members report, as an observer wants to hear it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from strombus.masters.base import Progress, TrainingJob
+from strombus.networks.parcels import unpack_state
+from strombus.types import Event
+
+__all__ = ["GangWatch"]
+
+
+class GangWatch:
+    """Turns the members' reports into rounds and epochs; tells members whether to go on.
+
+    It is the gang's `Control`, and its `on_event`. Members reach an epoch's end at different times, and one
+    may report of the next epoch before the driver has heard of the last one's end from another.
+    """
+
+    def __init__(self, job: TrainingJob, size: int) -> None:
+        self._job, self._size = job, size
+        self._epoch = job.first_epoch
+        self._round = 0
+        self._latest: dict[int, dict[str, Any]] = {}
+        self._ended: dict[int, dict[str, Any]] = {}
+        self._early: list[tuple[int, Event]] = []
+        self._state = bytearray()
+        self._state_is_whole = False
+        self._words: list[Any] = []
+
+    def stopping(self) -> bool:
+        """Say whether members should finish early: they are only told at an epoch's end."""
+        return False
+
+    def commands(self) -> list[Any]:
+        """Return the words that members wait for."""
+        found, self._words = self._words, []
+        return found
+
+    def on_event(self, rank: int, event: Event) -> None:
+        """Take in one report."""
+        if event.name not in ("progress", "epoch", "state"):
+            self._job.stats.add([event])
+        elif event.values["epoch"] != self._epoch:
+            self._early.append((rank, event))
+        elif event.name == "state":
+            self._state += event.payload
+            self._state_is_whole = event.values["last"]
+            self._end_epoch()
+        else:
+            self._take(rank, event)
+
+    def _take(self, rank: int, event: Event) -> None:
+        values = dict(event.values)
+        self._latest[rank] = values
+        self._job.observer.on_round(self._progress(values))
+        if event.name == "epoch":
+            self._ended[rank] = values
+            self._end_epoch()
+
+    def _progress(self, values: dict[str, Any]) -> Progress:
+        """Make a round of one member's report."""
+        self._round += 1
+        steps, length = values["minibatches"], values["length"]
+        figures = {}
+        if steps and length:
+            figures = {
+                "threshold": values["threshold"],
+                "sent %": 100 * values["elements"] / (steps * length),
+                "kB/step": values["sent"] / steps / 1000,
+            }
+        return Progress(
+            self._epoch,
+            self._round - 1,
+            values["examples"],
+            steps,
+            max(latest["iteration"] for latest in self._latest.values()),
+            self._score(),
+            figures,
+        )
+
+    def _score(self) -> float:
+        """Return the mean loss of the members' last minibatches, weighted by what each averaged over."""
+        trained = [self._latest[rank] for rank in sorted(self._latest) if self._latest[rank]["count"]]
+        count = sum(latest["count"] for latest in trained)
+        return sum(latest["loss"] * latest["count"] for latest in trained) / count if count else float("nan")
+
+    def _end_epoch(self) -> None:
+        """Tell the observer of an epoch that every member has ended, and whose state is here if it is waited for."""
+        if len(self._ended) < self._size or (self._job.waits and not self._state_is_whole):
+            return
+        epoch = self._epoch
+        state = unpack_state(bytes(self._state)) if self._job.waits else None
+        stop = self._job.observer.on_epoch(epoch, state, self._validation())
+        if self._job.waits:
+            self._words.append({"epoch": epoch, "stop": bool(stop)})
+        self._epoch, self._round = epoch + 1, 0
+        self._ended, self._state, self._state_is_whole = {}, bytearray(), False
+        early, self._early = self._early, []
+        for rank, event in early:
+            self.on_event(rank, event)
+
+    def _validation(self) -> dict[str, float] | None:
+        """Return the figures of all members' shares of the validation data, added up in rank order."""
+        if self._job.validation is None:
+            return None
+        found = [self._ended[rank] for rank in sorted(self._ended)]
+        count = sum(values["loss_count"] for values in found)
+        figures = {"score": float("nan")}
+        if count:
+            figures["score"] = sum(values["loss_total"] for values in found) / count + found[0]["penalty"]
+        if "evaluated" in found[0]:
+            figures["accuracy"] = sum(values["right"] for values in found) / sum(
+                values["evaluated"] for values in found
+            )
+        return figures

@@ -1,0 +1,125 @@
+"""What a gang's members say to one another, and how one waits for the others."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+
+from strombus.errors import ExecutorError, PeerLost, WireError
+from strombus.executors.base import Member
+from strombus.transport.base import Message, Transport
+
+__all__ = ["Kind", "Peers"]
+
+_SLICE = 0.02
+"""Seconds of one wait for the transport; between two, the driver's stop is looked at."""
+
+
+class Kind(IntEnum):
+    """What a message between members is."""
+
+    UPDATE = 1
+    END = 2  # of an epoch: no update of it follows
+    GATHER = 3
+    PARAMETERS = 4
+    REQUEST = 5
+    STATE = 6
+
+
+class Peers:
+    """The other members of a gang, as one of them sees them.
+
+    Messages of one origin are kept in the order in which it sent them; who reads takes the first of an
+    origin, or leaves it for later.
+
+    Parameters
+    ----------
+    member : Member
+    transport : Transport or None
+        None for a gang of one.
+    patience : float
+        Seconds to wait for another member.
+    """
+
+    def __init__(self, member: Member, transport: Transport | None, patience: float) -> None:
+        self.member, self.transport, self.patience = member, transport, patience
+        self.rank, self.size = member.rank, member.size
+        self.others = [rank for rank in range(member.size) if rank != member.rank]
+        self._inbox: dict[int, deque[Message]] = {rank: deque() for rank in self.others}
+        self._gathers = 0
+
+    def send(self, kind: Kind, step: int, payload: bytes = b"", *, to: int | None = None) -> None:
+        """Send to all others, or to one."""
+        if self.transport is not None:
+            self.transport.send(kind, step, payload, to=to)
+
+    def poll(self, timeout: float = 0.0) -> None:
+        """Take in what has come, waiting at most `timeout` seconds for something to come."""
+        if self.transport is None:
+            return
+        for message in self.transport.receive(timeout):
+            if message.origin not in self._inbox:
+                raise WireError(f"a message claims to come from member {message.origin} of {self.size}")
+            self._inbox[message.origin].append(message)
+
+    def head(self, rank: int) -> Message | None:
+        """Return the first message of a member that was not taken yet."""
+        mail = self._inbox[rank]
+        return mail[0] if mail else None
+
+    def take(self, rank: int, *kinds: Kind) -> Message:
+        """Take a member's first message, which must be of one of `kinds`."""
+        message = self._inbox[rank].popleft()
+        if message.kind not in kinds:
+            wanted = " or ".join(kind.name for kind in kinds)
+            raise WireError(f"member {rank} sent a message of kind {message.kind}, wanted {wanted}")
+        return message
+
+    def wait(self, missing: Callable[[], Iterable[int]], what: str) -> None:
+        """Take in messages until `missing` names nobody.
+
+        Raises
+        ------
+        PeerLost
+            When a member can no longer be reached, or lets wait longer than `patience`.
+        ExecutorError
+            When the driver asks to stop.
+        """
+        started = time.monotonic()
+        self.poll()
+        while absent := list(missing()):
+            if self.member.stopping():
+                raise ExecutorError(f"member {self.rank} was asked to stop while it waited for {what}")
+            if time.monotonic() - started > self.patience:
+                raise PeerLost(
+                    f"member {self.rank} waited {self.patience:g} s for {what} of member(s) "
+                    f"{', '.join(map(str, absent))}; raise `timeout` if they only need longer",
+                    absent[0],
+                )
+            self.poll(_SLICE)
+
+    def wait_for_driver(self, told: Callable[[], bool]) -> None:
+        """Wait until the driver has spoken, however long that takes: the member's lease says whether it lives."""
+        while not told():
+            if self.member.stopping():
+                raise ExecutorError(f"member {self.rank} was asked to stop while it waited for the driver's word")
+            if self.transport is None:
+                time.sleep(_SLICE)
+            self.poll(_SLICE)
+
+    def wait_for_word(self, what: str, ranks: Iterable[int] | None = None) -> None:
+        """Wait until each of `ranks` (all others by default) has a message to take."""
+        awaited = self.others if ranks is None else list(ranks)
+        self.wait(lambda: [rank for rank in awaited if not self._inbox[rank]], what)
+
+    def gather(self, payload: bytes, what: str) -> list[bytes]:
+        """Give `payload`, get everybody's in rank order."""
+        number, self._gathers = self._gathers, self._gathers + 1
+        self.send(Kind.GATHER, number, payload)
+        self.wait_for_word(what)
+        found = {rank: self.take(rank, Kind.GATHER) for rank in self.others}
+        if any(message.step != number for message in found.values()):
+            raise WireError(f"members are not in the same gathering: {number} here")
+        return [payload if rank == self.rank else bytes(found[rank].payload) for rank in range(self.size)]

@@ -1,0 +1,284 @@
+"""One member's part of shared training: minibatch, update, exchange, epoch after epoch."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from strombus.compression import Compression, Compressor
+from strombus.evaluation import Evaluation
+from strombus.executors.base import Member
+from strombus.networks import Network
+from strombus.networks.parcels import pack_state
+from strombus.partitioning import EqualRepartitioner, Repartitioner
+from strombus.stats import Recorder
+from strombus.transport import Keys, Seat, Transport, TransportOptions, make_transport
+from strombus.types import DataSet, Event, MultiDataSet, NetworkState, Partition
+from strombus.worker.bench import Feed
+from strombus.worker.hooks import TrainingHook
+from strombus.worker.mixing import Mixer
+from strombus.worker.peers import Peers
+from strombus.worker.scoring import ScoringWork, evaluate_batches, score_batches
+from strombus.worker.settling import Carried, Settler
+from strombus.worker.step import seed_torch
+
+__all__ = ["MemberResult", "SharingOptions", "SharingWork", "share_training"]
+
+_REPORT_EVERY = 0.5
+"""Seconds between two reports to the driver."""
+_CHUNK = 2**22
+"""Bytes of a state that travel to the driver in one record."""
+
+
+@dataclass(frozen=True)
+class SharingOptions:
+    """How updates are made, exchanged and combined; see `SharedTrainingMaster`.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds to wait for another member.
+    pause : float
+        Seconds to sleep in each step, for trials with stragglers.
+    debug : bool
+        Whether each step's compression is reported.
+    """
+
+    combine: Literal["mean", "sum"]
+    max_staleness: int | None
+    compression: Compression
+    transport: str
+    transport_options: TransportOptions
+    patience: float
+    pause: float = 0.0
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class SharingWork:
+    """What all members of a fit know; shared with them once.
+
+    Parameters
+    ----------
+    network : Network
+        With the state that the fit starts from.
+    epochs : range
+    keys : Keys or None
+        What lets a member in; made for this fit.
+    validation : ScoringWork or None
+        What the members score after each epoch.
+    waits : bool
+        Whether the driver sees each epoch's network and says whether to go on.
+    carried : Carried or None
+        Residual and thresholds that an earlier fit ended with.
+    """
+
+    network: Network
+    feed: Feed
+    repartitioner: Repartitioner
+    epochs: range
+    options: SharingOptions
+    keys: Keys | None = None
+    validation: ScoringWork | None = None
+    waits: bool = False
+    hooks: tuple[TrainingHook, ...] = ()
+    timed: bool = False
+    carried: Carried | None = None
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """What a member hands in: rank 0 the network's state too.
+
+    Parameters
+    ----------
+    hooks : tuple
+        What each hook's ``state()`` returned.
+    """
+
+    state: NetworkState | None
+    carried: Carried | None
+    hooks: tuple[Any, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+def share_training(member: Member, work: SharingWork, _: Any) -> MemberResult:
+    """Train as one of a gang; every member runs this."""
+    with _connected(member, work) as transport:
+        return _Training(member, work, transport).run()
+
+
+@contextmanager
+def _connected(member: Member, work: SharingWork) -> Iterator[Transport | None]:
+    """Meet the other members; a gang of one needs no transport."""
+    if member.size == 1:
+        yield None
+        return
+    seat = Seat(member.rank, member.size, member.run_id, member.attempt, work.keys)
+    transport = make_transport(work.options.transport, seat, work.options.transport_options)
+    try:
+        transport.connect(member.exchange(transport.address()))
+        yield transport
+    except BaseException:
+        transport.close(flush=0.0)
+        raise
+    transport.close()
+
+
+@dataclass
+class _Figures:
+    """What is reported to the driver: sums since the last report, and the latest values."""
+
+    examples: int = 0
+    minibatches: int = 0
+    sent: int = 0
+    elements: int = 0
+    loss: float = float("nan")
+    count: float = 0.0
+    threshold: float = 0.0
+
+    def take(self) -> dict[str, Any]:
+        """Return the figures and start new sums."""
+        found = dict(vars(self))
+        self.examples = self.minibatches = self.sent = self.elements = 0
+        return found
+
+
+class _Training:
+    """One member at work."""
+
+    def __init__(self, member: Member, work: SharingWork, transport: Transport | None) -> None:
+        options = work.options
+        self.member, self.work, self.options = member, work, options
+        self.recorder = Recorder(work.timed, member.rank)
+        self.hooks = copy.deepcopy(work.hooks)
+        self.peers = Peers(member, transport, options.patience)
+        self.transport = transport
+        self.replica = work.network.replica()
+        self.compressor = Compressor(options.compression, list(self.replica.flat.parameters), self.replica.flat.vector)
+        self.settler = Settler(self.peers, self.replica, self.compressor, exact=options.max_staleness == 0)
+        if work.carried is not None:
+            self.settler.take_up(work.carried)
+        self.mixer = Mixer(self.peers, self.compressor, options.combine, options.max_staleness)
+        self.figures = _Figures()
+        self.reported = 0.0
+        self.skips_nonfinite = options.compression.on_nonfinite == "skip"
+
+    def run(self) -> MemberResult:
+        """Train all epochs and settle."""
+        for epoch in self.work.epochs:
+            self._epoch(epoch)
+            if self.work.waits and not self._may_go_on(epoch):
+                break
+        with self.recorder.phase("settle"):
+            state, carried = self.settler.final_state()
+        hooks = tuple(hook.state() for hook in self.hooks)
+        return MemberResult(state, carried, hooks, tuple(self.recorder.events))
+
+    # -- one epoch
+
+    def _epoch(self, epoch: int) -> None:
+        feed, rank = self.work.feed, self.member.rank
+        ranges = feed.ranges(self.work.repartitioner, epoch, self.member.size)
+        self.mixer.start([feed.sizes(part.rows) for part in ranges])
+        seed_torch(self.replica, feed.seed, epoch, rank)
+        for batch in self._batches(epoch, ranges[rank]):
+            self._step(epoch, batch)
+        with self.recorder.phase("epoch_end"):
+            note = self.settler.note(last=epoch == self.work.epochs[-1])
+            self.settler.settle(note, self.mixer.finish(note), ranges[rank].rows)
+        self._tell("epoch", epoch, self._validate())
+
+    def _batches(self, epoch: int, part: Partition) -> Iterator[DataSet | MultiDataSet]:
+        if not part.rows:
+            return
+        with ExitStack() as stack:
+            reader = self.work.feed.open(epoch, part, 0)
+            stack.callback(reader.close)
+            batches = iter(reader)
+            while True:
+                with self.recorder.phase("data_wait"):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+
+    def _step(self, epoch: int, batch: DataSet | MultiDataSet) -> None:
+        for hook in self.hooks:
+            hook.pre_update(batch, self.replica)
+        with self.recorder.phase("fit", examples=batch.examples):
+            result = self.replica.gradients(batch, check=not self.skips_nonfinite)
+        with self.recorder.phase("encode"):
+            update = self.compressor.step_(self.replica.optimizer)
+        self.replica.advance()
+        with self.recorder.phase("exchange"):
+            self.mixer.add(update.payload, result.count)
+        for hook in self.hooks:
+            hook.post_update(batch, self.replica)
+        figures = self.figures
+        figures.examples += result.examples
+        figures.minibatches += 1
+        figures.sent += update.nbytes
+        figures.elements += update.count
+        figures.loss, figures.count, figures.threshold = result.loss, result.count, update.threshold
+        if self.options.debug:
+            values = {"epoch": epoch, "iteration": self.replica.iteration, **self.compressor.statistics()}
+            self.member.report(Event("encoding", self.member.rank, time.time(), values=values))
+        if time.monotonic() - self.reported > _REPORT_EVERY:
+            self._tell("progress", epoch, {})
+        if self.options.pause:
+            time.sleep(self.options.pause)
+
+    # -- the driver
+
+    def _tell(self, name: str, epoch: int, more: dict[str, Any]) -> None:
+        """Report what happened since the last report."""
+        self.reported = time.monotonic()
+        common = {"epoch": epoch, "iteration": self.replica.iteration, "length": len(self.replica.flat.vector)}
+        values = {**common, **self.figures.take(), **more}
+        self.member.report(Event(name, self.member.rank, time.time(), values=values))
+
+    def _validate(self) -> dict[str, Any]:
+        """Score this member's share of the validation data."""
+        work, rank = self.work.validation, self.member.rank
+        if work is None:
+            return {}
+        assert work.source is not None
+        parts = EqualRepartitioner().plan([work.source.rows], workers=self.member.size, batch_size=work.batch_size)
+        mine = [part for part in parts if part.rank == rank]
+        metrics = tuple(metric.fresh() for metric in work.metrics)
+        with self.recorder.phase("validate"):
+            losses = [score_batches(self.replica, work.batches(part)) for part in mine]
+            for part in mine if metrics else ():
+                evaluate_batches(self.replica, work.batches(part), metrics)
+        found: dict[str, Any] = {
+            "loss_total": sum(loss.total for loss in losses),
+            "loss_count": sum(loss.count for loss in losses),
+            "penalty": self.replica.regularization(),
+        }
+        for metric in metrics:
+            if isinstance(metric, Evaluation):
+                matrix = metric.confusion_matrix
+                found |= {"right": int(matrix.trace()), "evaluated": int(matrix.sum())}
+        return found
+
+    def _may_go_on(self, epoch: int) -> bool:
+        """Hand the epoch's network to the driver, and wait for its word."""
+        state = self.settler.current_state()
+        if state is not None:
+            data = pack_state(state)
+            for start in range(0, len(data), _CHUNK):
+                values = {"epoch": epoch, "last": start + _CHUNK >= len(data)}
+                self.member.report(Event("state", 0, values=values, payload=data[start : start + _CHUNK]))
+        words: list[Any] = []
+
+        def told() -> bool:
+            words.extend(word for word in self.member.commands() if word.get("epoch") == epoch)
+            return bool(words)
+
+        self.peers.wait_for_driver(told)
+        return not words[0]["stop"]
