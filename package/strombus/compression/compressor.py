@@ -25,6 +25,8 @@ __all__ = ["Compression", "Compressor", "CompressorState", "Update"]
 
 Array = NDArray[Any]
 
+_MOST = 2**31 - 1
+"""Elements that a code of 32 bits can tell apart, beside its sign."""
 _SAMPLE = 1 << 16
 """Elements that a quantile of the residual is estimated from."""
 
@@ -90,11 +92,17 @@ class Update:
         Elements that are not zero.
     threshold : float
         The step's; the mean of several; 0 for a dense update.
+    clipped : float
+        Sum of the absolute values that the post-processor removed from the residual after this step.
+    dense : bool
+        Whether all elements are sent as they are.
     """
 
     payload: bytearray
     count: int
     threshold: float
+    clipped: float = 0.0
+    dense: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -130,6 +138,8 @@ class Compressor:
             Span(parameter, int(start), self._vector, self.residual, bits)
             for parameter, start in zip(parameters, starts[:-1], strict=True)
         ]
+        # Of the codes' own type: otherwise each search would copy all codes.
+        self._starts = (2 * starts[:-1]).astype(np.uint32)
         self._codes = np.empty(len(vector), np.uint32)
         self._theirs = np.empty(len(vector), np.uint32)  # mapped as codes come, like the one before
         self._stepper = Stepper(self._spans, self._codes)
@@ -234,7 +244,15 @@ class Compressor:
         ]
 
     def _limits(self, thresholds: Sequence[float]) -> list[Selection]:
-        limits = [kernels.limits_of(one, self._vector.dtype) for one in thresholds]
+        dtype = self._vector.dtype
+        range_ = np.finfo(dtype)
+        for one in thresholds:
+            if not range_.smallest_subnormal <= one <= range_.max:
+                raise ConfigurationError(
+                    f"the threshold {one:g} is outside the range of {dtype}: bound it with the threshold algorithm's "
+                    "minimum_threshold and maximum_threshold"
+                )
+        limits = [kernels.limits_of(one, dtype) for one in thresholds]
         return limits * len(self._spans) if len(limits) == 1 else limits
 
     # -- sending
@@ -249,7 +267,7 @@ class Compressor:
             states.append(ThresholdState(float(tau), share, state.steps + 1))
             clipped += self._options.residual_post_processor.process_(piece, float(tau), self._state.iteration)
         self._advance(tuple(states), clipped)
-        return Update(payload, count, float(quanta.mean()))
+        return Update(payload, count, float(quanta.mean()), clipped)
 
     def _scopes(self, quanta: Array, count: int) -> list[tuple[Array, int, int, Any, ThresholdState]]:
         """Return for each threshold its stretch of the residual, its codes' range, and its state."""
@@ -257,10 +275,14 @@ class Compressor:
         if len(states) == 1:
             return [(self._residual, 0, count, quanta[0], states[0])]
         found = []
-        for span, tau, state in zip(self._spans, quanta, states, strict=True):
-            first, stop = np.searchsorted(self._codes[:count], [2 * span.start, 2 * span.stop])
+        edges = self._edges(self._codes, count)
+        for span, tau, state, first, stop in zip(self._spans, quanta, states, edges, edges[1:], strict=False):
             found.append((span.residual, int(first), int(stop), tau, state))
         return found
+
+    def _edges(self, codes: Array, count: int) -> Array:
+        """Return where each tensor's codes start, and where the last one's stop."""
+        return np.append(np.searchsorted(codes[:count], self._starts), count)
 
     def _send_dense(self, encoder: DenseEncoder) -> Update:
         values = self._residual.astype(encoder.dtype or self._vector.dtype)
@@ -268,7 +290,7 @@ class Compressor:
         self._residual -= values
         self._own = Parsed(0, np.empty(0, self._vector.dtype), values)
         self._advance(self._state.thresholds, 0.0)
-        return Update(pack_dense(values), int(np.count_nonzero(values)), 0.0)
+        return Update(pack_dense(values), int(np.count_nonzero(values)), 0.0, dense=True)
 
     def _nothing(self) -> Update:
         quanta = np.ones(1, self._vector.dtype)
@@ -289,8 +311,8 @@ class Compressor:
         if len(quanta) == 1:
             kernels.add_codes(codes, parsed.count, quanta[0], self._vector, 0)
             return
-        edges = np.searchsorted(codes[: parsed.count], [2 * span.start for span in self._spans])
-        for first, stop, quantum in zip(edges, [*edges[1:], parsed.count], quanta, strict=True):
+        edges = self._edges(codes, parsed.count)
+        for first, stop, quantum in zip(edges, edges[1:], quanta, strict=False):
             kernels.add_codes(codes[first:stop], int(stop - first), quantum, self._vector, 0)
 
     def _gradients_are_finite(self) -> bool:
@@ -308,6 +330,8 @@ class Compressor:
 def _check(vector: Tensor) -> None:
     if vector.dtype not in (torch.float32, torch.float64):
         raise ConfigurationError(f"shared training takes float32 or float64 parameters, got {vector.dtype}")
+    if len(vector) > _MOST:
+        raise ConfigurationError(f"shared training takes at most {_MOST} parameters, got {len(vector)}")
     if vector.device.type != "cpu":
         raise ConfigurationError(f"shared training works on the CPU, got parameters on {vector.device}")
 

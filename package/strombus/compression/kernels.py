@@ -18,6 +18,7 @@ from strombus.compression.jit import jit, jit_inline
 __all__ = [
     "BLOCK",
     "add_codes",
+    "clip",
     "limits_of",
     "select",
     "select_adam",
@@ -267,3 +268,21 @@ def add_codes(codes: Array, count: int, quantum: float, target: Array, first: in
             target[index] -= quantum
         else:
             target[index] += quantum
+
+
+@jit
+def clip(residual: Array, most: float) -> float:
+    """Bring what is beyond plus or minus `most` back to it; return the sum of what was taken off. NaN stays."""
+    removed = 0.0
+    for start in range(0, len(residual), BLOCK):
+        block = residual[start : start + BLOCK]
+        beyond = 0
+        for i in range(len(block)):
+            beyond += abs(block[i]) > most
+        if beyond:
+            for i in range(len(block)):
+                value = block[i]
+                if abs(value) > most:
+                    removed += np.float64(abs(value)) - np.float64(most)
+                    block[i] = -most if value < 0 else most
+    return removed

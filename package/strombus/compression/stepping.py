@@ -72,7 +72,8 @@ class Stepper:
         limits : sequence
             For each span its threshold.
         """
-        if all(_fuses(type(optimizer), group) for group in optimizer.param_groups):
+        hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+        if not hooked and all(_fuses(type(optimizer), group) for group in optimizer.param_groups):
             return self._fused(optimizer, limits)
         if type(optimizer) in _WITHOUT_PARAMETERS and all(not g.get("weight_decay") for g in optimizer.param_groups):
             return self._on_residual(optimizer, limits)

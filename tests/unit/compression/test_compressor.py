@@ -290,3 +290,39 @@ def test_a_state_of_other_parameters_is_refused():
     compressor, _, _ = make()
     with pytest.raises(ConfigurationError, match="thresholds, the state"):
         make(threshold_scope="tensor")[0].load(compressor.state())
+
+
+@pytest.mark.parametrize("threshold", [1e-50, 1e50])
+def test_a_threshold_beyond_the_parameters_type_is_refused(threshold):
+    compressor, parameters, _ = make(torch.float32, threshold_algorithm=fixed(threshold))
+    give_gradients(parameters, 0)
+    with pytest.raises(ConfigurationError, match="minimum_threshold"):
+        compressor.step_(OPTIMIZERS["sgd"](parameters))
+
+
+def test_an_optimizers_hooks_are_called():
+    compressor, parameters, _ = make(threshold_algorithm=fixed(1e9))
+    optimizer, called = OPTIMIZERS["sgd"](parameters), []
+    optimizer.register_step_pre_hook(lambda *_: called.append("before"))
+    optimizer.register_step_post_hook(lambda *_: called.append("after"))
+    give_gradients(parameters, 0)
+    compressor.step_(optimizer)
+    assert called == ["before", "after"]
+    wanted = -0.1 * torch.cat([parameter.grad.view(-1) for parameter in parameters])
+    torch.testing.assert_close(compressor.residual, wanted)
+
+
+def test_an_update_says_what_was_clipped_and_how_it_is_written():
+    clipping = ResidualClippingPostProcessor(threshold_multiple_value=1.0, frequency=1)
+    compressor, parameters, _ = make(residual_post_processor=clipping, threshold_algorithm=fixed(0.01))
+    optimizer, total = OPTIMIZERS["sgd"](parameters), 0.0
+    for step in range(3):
+        give_gradients(parameters, step)
+        update = compressor.step_(optimizer)
+        total += update.clipped
+        assert not update.dense
+    assert total == pytest.approx(compressor.state().clipped)
+    assert total > 0
+    compressor, parameters, _ = make(encoder=DenseEncoder())
+    give_gradients(parameters, 0)
+    assert compressor.step_(OPTIMIZERS["sgd"](parameters)).dense

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -35,8 +34,6 @@ class ResidualClippingPostProcessor(ResidualPostProcessor):
         """Clip; see `ResidualPostProcessor.process_`."""
         if not iteration or iteration % self.frequency:
             return 0.0
-        most = residual.dtype.type(self.threshold_multiple_value * threshold)
-        over = np.flatnonzero(np.abs(residual) > most)
-        removed = float((np.abs(residual[over]) - most).sum(dtype=np.float64))
-        residual[over] = np.copysign(most, residual[over])
-        return removed
+        from strombus.compression.kernels import clip  # not earlier: options are read without a compiler
+
+        return float(clip(residual, residual.dtype.type(self.threshold_multiple_value * threshold)))
