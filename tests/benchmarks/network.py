@@ -110,6 +110,7 @@ def _make_member(hub: Seat, seat: Seat, number: int, mbit: int) -> str:
     _run("ip", "-n", str(hub.namespace), "link", "set", port, "master", hub.device, "up")
     _run("ip", "-n", name, "addr", "add", f"{seat.address}/24", "dev", "eth0")
     _run("ip", "-n", name, "link", "set", "eth0", "up")
+    _run("ip", "-n", name, "route", "add", "default", "via", hub.address)  # as hosts have; it names their address
     burst = "32kb" if mbit <= 100 else "1mb"  # a timer tick's worth at least, or the rate is never reached
     limit = ("rate", f"{mbit}mbit", "burst", burst, "latency", "400ms")
     _run("tc", "-n", name, "qdisc", "add", "dev", "eth0", "root", "tbf", *limit)
