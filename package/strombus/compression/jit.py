@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 from numba import njit
 
-__all__ = ["jit", "jit_inline"]
+__all__ = ["jit"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -15,8 +15,3 @@ F = TypeVar("F", bound=Callable[..., Any])
 def jit(function: F) -> F:
     """Compile `function` on its first call, without the interpreter's lock; compiled code is kept on disk."""
     return cast(F, njit(cache=True, nogil=True, error_model="numpy")(function))
-
-
-def jit_inline(function: F) -> F:
-    """Compile `function` into its callers: for what is called so often that the call itself would show."""
-    return cast(F, njit(inline="always", error_model="numpy")(function))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strombus.compression.jit import jit, jit_inline
+from strombus.compression.jit import jit
 
 __all__ = [
     "BLOCK",
@@ -42,44 +42,48 @@ def limits_of(tau: float, dtype: np.dtype[Any]) -> tuple[Any, Array]:
 
 
 @jit
+def _peak(pieces: Array, mask: Any) -> Any:
+    """Return the largest value without its sign, as an integer.
+
+    Floats without their sign compare like integers, NaN and infinity last, and integers compare in one loop
+    without branches.
+    """
+    peak = mask - mask
+    for i in range(len(pieces)):
+        peak = max(peak, pieces[i] & mask)
+    return peak
+
+
+@jit
 def _emit(
-    block: Array, pieces: Array, tau: float, limit: Array, flags: Array, codes: Array, count: int, first: int
+    block: Array,
+    pieces: Array,
+    tau: float,
+    floor: Any,
+    mask: Any,
+    marks: Array,
+    eights: Array,
+    codes: Array,
+    count: int,
+    first: int,
 ) -> int:
     """Write the codes of a block's values at or above the threshold, and take them out.
 
-    One vectorised loop marks them, a byte each; eight marks are then passed over at a time.
+    One vectorised loop marks them, a byte each; `eights` are the marks, to be passed over eight at a time.
     """
     for i in range(len(pieces)):
-        flags[i] = pieces[i] & limit[1] >= limit[0]
-    flags[len(pieces) :] = 0
-    eights = flags.view(np.uint64)
-    for k in range(len(eights)):
+        marks[i] = pieces[i] & mask >= floor
+    for i in range(len(pieces), BLOCK):
+        marks[i] = 0
+    for k in range(BLOCK // 8):
         if eights[k]:
             for i in range(8 * k, 8 * k + 8):
-                if flags[i]:
+                if marks[i]:
                     value = block[i]
                     negative = value < 0
                     block[i] = value + tau if negative else value - tau
                     codes[count] = np.uint32(2 * (first + i) + negative)
                     count += 1
-    return count
-
-
-@jit_inline
-def _settle(
-    block: Array, pieces: Array, tau: float, limit: Array, flags: Array, codes: Array, count: int, first: int
-) -> int:
-    """Emit what has reached the threshold in one block; -1 for a value that is not finite.
-
-    Floats without their sign compare like integers, NaN and infinity last, and integers compare in one loop
-    without branches.
-    """
-    mask = limit[1]
-    peak = mask - mask
-    for i in range(len(pieces)):
-        peak = max(peak, pieces[i] & mask)
-    if peak >= limit[0]:
-        count = -1 if peak >= limit[2] else _emit(block, pieces, tau, limit, flags, codes, count, first)
     return count
 
 
@@ -107,12 +111,17 @@ def select(residual: Array, bits: Array, tau: float, limit: Array, codes: Array,
     int
         The number of codes; -1 when the residual holds a value that is not finite.
     """
-    flags = np.empty(BLOCK, np.uint8)
+    marks = np.empty(BLOCK, np.uint8)
+    eights = marks.view(np.uint64)
+    floor, mask, top = limit[0], limit[1], limit[2]
     for start in range(0, len(residual), BLOCK):
         block = residual[start : start + BLOCK]
-        count = _settle(block, bits[start : start + BLOCK], tau, limit, flags, codes, count, first + start)
-        if count < 0:
-            break
+        pieces = bits[start : start + BLOCK]
+        peak = _peak(pieces, mask)
+        if peak >= floor:
+            if peak >= top:
+                return -1
+            count = _emit(block, pieces, tau, floor, mask, marks, eights, codes, count, first + start)
     return count
 
 
@@ -129,16 +138,21 @@ def select_difference(
     first: int,
 ) -> int:
     """Add ``parameters - before`` to the residual, set `parameters` back to `before`, then as `select`."""
-    flags = np.empty(BLOCK, np.uint8)
+    marks = np.empty(BLOCK, np.uint8)
+    eights = marks.view(np.uint64)
+    floor, mask, top = limit[0], limit[1], limit[2]
     for start in range(0, len(residual), BLOCK):
         block = residual[start : start + BLOCK]
         after, was = parameters[start : start + BLOCK], before[start : start + BLOCK]
         for i in range(len(block)):
             block[i] += after[i] - was[i]
             after[i] = was[i]
-        count = _settle(block, bits[start : start + BLOCK], tau, limit, flags, codes, count, first + start)
-        if count < 0:
-            break
+        pieces = bits[start : start + BLOCK]
+        peak = _peak(pieces, mask)
+        if peak >= floor:
+            if peak >= top:
+                return -1
+            count = _emit(block, pieces, tau, floor, mask, marks, eights, codes, count, first + start)
     return count
 
 
@@ -157,7 +171,9 @@ def select_sgd(
 ) -> int:
     """Add a step of plain gradient descent to the residual, then as `select`; `settings` are rate and decay."""
     rate, decay = settings[0], settings[1]
-    flags = np.empty(BLOCK, np.uint8)
+    marks = np.empty(BLOCK, np.uint8)
+    eights = marks.view(np.uint64)
+    floor, mask, top = limit[0], limit[1], limit[2]
     for start in range(0, len(residual), BLOCK):
         block, slope = residual[start : start + BLOCK], gradient[start : start + BLOCK]
         if decay == 0:
@@ -167,9 +183,12 @@ def select_sgd(
             weights = parameters[start : start + BLOCK]
             for i in range(len(block)):
                 block[i] -= rate * (slope[i] + decay * weights[i])
-        count = _settle(block, bits[start : start + BLOCK], tau, limit, flags, codes, count, first + start)
-        if count < 0:
-            break
+        pieces = bits[start : start + BLOCK]
+        peak = _peak(pieces, mask)
+        if peak >= floor:
+            if peak >= top:
+                return -1
+            count = _emit(block, pieces, tau, floor, mask, marks, eights, codes, count, first + start)
     return count
 
 
@@ -193,7 +212,9 @@ def select_momentum(
     `settings` are rate, decay, momentum and 1 - dampening.
     """
     rate, decay, momentum, keep = settings[0], settings[1], settings[2], settings[3]
-    flags = np.empty(BLOCK, np.uint8)
+    marks = np.empty(BLOCK, np.uint8)
+    eights = marks.view(np.uint64)
+    floor, mask, top = limit[0], limit[1], limit[2]
     for start in range(0, len(residual), BLOCK):
         block, slope = residual[start : start + BLOCK], gradient[start : start + BLOCK]
         speed = velocity[start : start + BLOCK]
@@ -207,9 +228,12 @@ def select_momentum(
                 steep = slope[i] + decay * weights[i]
                 speed[i] = momentum * speed[i] + keep * steep
                 block[i] -= rate * (steep + momentum * speed[i] if nesterov else speed[i])
-        count = _settle(block, bits[start : start + BLOCK], tau, limit, flags, codes, count, first + start)
-        if count < 0:
-            break
+        pieces = bits[start : start + BLOCK]
+        peak = _peak(pieces, mask)
+        if peak >= floor:
+            if peak >= top:
+                return -1
+            count = _emit(block, pieces, tau, floor, mask, marks, eights, codes, count, first + start)
     return count
 
 
@@ -235,7 +259,9 @@ def select_adam(
     """
     rate, fresh, beta2, fresh2 = settings[0], settings[1], settings[2], settings[3]
     root, eps, decay, shrink = settings[4], settings[5], settings[6], settings[7]
-    flags = np.empty(BLOCK, np.uint8)
+    marks = np.empty(BLOCK, np.uint8)
+    eights = marks.view(np.uint64)
+    floor, mask, top = limit[0], limit[1], limit[2]
     for start in range(0, len(residual), BLOCK):
         block, slope = residual[start : start + BLOCK], gradient[start : start + BLOCK]
         moment, power = mean[start : start + BLOCK], square[start : start + BLOCK]
@@ -252,9 +278,12 @@ def select_adam(
                 block[i] -= shrink * weights[i]
         for i in range(len(block)):
             block[i] -= rate * moment[i] / (np.sqrt(power[i]) * root + eps)
-        count = _settle(block, bits[start : start + BLOCK], tau, limit, flags, codes, count, first + start)
-        if count < 0:
-            break
+        pieces = bits[start : start + BLOCK]
+        peak = _peak(pieces, mask)
+        if peak >= floor:
+            if peak >= top:
+                return -1
+            count = _emit(block, pieces, tau, floor, mask, marks, eights, codes, count, first + start)
     return count
 
 
