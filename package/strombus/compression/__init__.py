@@ -1,7 +1,7 @@
 """Fewer bytes for an update: thresholds, residuals, encoders and the kernels under them."""
 
 from strombus.compression.compressor import Compression, Compressor, CompressorState, Update
-from strombus.compression.encoders import DenseEncoder, Encoder, ThresholdEncoder, encoders
+from strombus.compression.encoders import DenseEncoder, Dl4jEncoder, Encoder, ThresholdEncoder, encoders
 from strombus.compression.residuals import (
     NoOpResidualPostProcessor,
     ResidualClippingPostProcessor,
@@ -23,6 +23,7 @@ __all__ = [
     "Compressor",
     "CompressorState",
     "DenseEncoder",
+    "Dl4jEncoder",
     "Encoder",
     "FixedThresholdAlgorithm",
     "NoOpResidualPostProcessor",

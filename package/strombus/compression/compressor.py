@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from strombus.compression import kernels
-from strombus.compression.encoders import DenseEncoder, Encoder, ThresholdEncoder
+from strombus.compression.dl4j_words import take_words_
+from strombus.compression.encoders import DenseEncoder, Dl4jEncoder, Encoder, ThresholdEncoder
 from strombus.compression.residuals import ResidualClippingPostProcessor, ResidualPostProcessor
-from strombus.compression.stepping import Selection, Span, Stepper
+from strombus.compression.stepping import Stepper
 from strombus.compression.thresholds import AdaptiveThresholdAlgorithm, ThresholdAlgorithm, ThresholdState
-from strombus.compression.wire import Parsed, pack_codes, pack_dense, unpack
+from strombus.compression.torch_ops import TorchStepper
+from strombus.compression.wire import Parsed, pack_codes, pack_dense, pack_words, unpack
 from strombus.errors import ConfigurationError, NonFiniteError
 
 __all__ = ["Compression", "Compressor", "CompressorState", "Update"]
@@ -54,6 +56,12 @@ class Compression(BaseModel):
     encoder: SerializeAsAny[Encoder] = Field(default_factory=ThresholdEncoder)
     threshold_scope: Literal["model", "tensor"] = "model"
     on_nonfinite: Literal["raise", "skip"] = "raise"
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Self:
+        if isinstance(self.encoder, Dl4jEncoder) and self.threshold_scope != "model":
+            raise ValueError('DL4J\'s messages hold one threshold: use threshold_scope="model", or another encoder')
+        return self
 
 
 @dataclass(frozen=True)
@@ -117,35 +125,33 @@ class Compressor:
     ----------
     options : Compression
     parameters : sequence of Parameter
-        On the CPU, float32 or float64, contiguous views of `vector`, one after another.
+        float32 or float64, contiguous views of `vector`, one after another. On the CPU compiled passes do the work,
+        on another device torch operations.
     vector : Tensor, shape (n,)
 
     Raises
     ------
     ConfigurationError
-        For parameters of another type or device.
+        For parameters of another type.
     """
 
     def __init__(self, options: Compression, parameters: Sequence[nn.Parameter], vector: Tensor) -> None:
         _check(vector)
         self._options = options
-        self._vector: Array = vector.detach().numpy()
         self.residual = torch.zeros_like(vector, requires_grad=False)
-        self._residual: Array = self.residual.numpy()
-        bits = self._residual.view(np.int32 if vector.dtype == torch.float32 else np.int64)
+        self._dtype: np.dtype[Any] = np.dtype(str(vector.dtype).removeprefix("torch."))
+        self._parameters = list(parameters)
         starts = np.cumsum([0, *(parameter.numel() for parameter in parameters)])
-        self._spans = [
-            Span(parameter, int(start), self._vector, self.residual, bits)
-            for parameter, start in zip(parameters, starts[:-1], strict=True)
-        ]
+        self._pieces = [self.residual[start:stop] for start, stop in pairwise(starts.tolist())]
         # Of the codes' own type: otherwise each search would copy all codes.
         self._starts = (2 * starts[:-1]).astype(np.uint32)
         self._codes = np.empty(len(vector), np.uint32)
         self._theirs = np.empty(len(vector), np.uint32)  # mapped as codes come, like the one before
-        self._stepper = Stepper(self._spans, self._codes)
-        self._own = Parsed(0, np.empty(0, self._vector.dtype))
-        scopes = len(self._spans) if options.threshold_scope == "tensor" else 1
-        self._state = CompressorState(self._residual, (ThresholdState(),) * scopes)
+        make = Stepper if vector.device.type == "cpu" else TorchStepper
+        self._stepper: Stepper | TorchStepper = make(parameters, vector.detach(), self.residual, self._codes)
+        self._own = Parsed(0, np.empty(0, self._dtype))
+        scopes = len(self._pieces) if options.threshold_scope == "tensor" else 1
+        self._state = CompressorState(np.empty(0, self._dtype), (ThresholdState(),) * scopes)
 
     def step_(self, optimizer: Optimizer) -> Update:
         """Take the optimizer's step into the residual and return what is sent; the parameters stay as they are.
@@ -162,15 +168,17 @@ class Compressor:
             return self._nothing()
         encoder = self._options.encoder
         thresholds = None if isinstance(encoder, DenseEncoder) else self._next_thresholds()
-        if thresholds is not None:
-            self._check_finite(count := self._stepper.step(optimizer, self._limits(thresholds)))
+        if isinstance(encoder, ThresholdEncoder) and thresholds is not None:
+            self._check_finite(count := self._stepper.step(optimizer, self._checked(thresholds)))
             return self._send(count, thresholds)
-        never = self._limits([float(np.finfo(self._vector.dtype).max)])
+        never = [float(np.finfo(self._dtype).max)]
         self._check_finite(self._stepper.step(optimizer, never))
         if isinstance(encoder, DenseEncoder):
             return self._send_dense(encoder)
-        thresholds = self._estimates()
-        return self._send(self._stepper.select(self._limits(thresholds)), thresholds)
+        thresholds = self._checked(thresholds or self._estimates())
+        if isinstance(encoder, Dl4jEncoder):
+            return self._send_words(thresholds[0])
+        return self._send(self._stepper.select(thresholds), thresholds)
 
     def apply_own_(self, scale: float) -> None:
         """Add the last step's update, times `scale`, to the parameters."""
@@ -184,12 +192,12 @@ class Compressor:
         WireError
             When the payload is damaged; nothing has changed then.
         """
-        parsed = unpack(payload, len(self._vector), self._vector.dtype, len(self._spans), self._theirs)
+        parsed = unpack(payload, len(self.residual), self._dtype, len(self._pieces), self._theirs)
         self._add(parsed, self._theirs, scale)
 
     def state(self) -> CompressorState:
         """Return a copy of everything that changes."""
-        return replace(self._state, residual=self._residual.copy())
+        return replace(self._state, residual=self.residual.cpu().numpy().copy())
 
     def load(self, state: CompressorState) -> None:
         """Go on from `state`.
@@ -199,17 +207,17 @@ class Compressor:
         ConfigurationError
             When it is that of other parameters or of another threshold scope.
         """
-        if state.residual.shape != self._residual.shape or len(state.thresholds) != len(self._state.thresholds):
+        if len(state.residual) != len(self.residual) or len(state.thresholds) != len(self._state.thresholds):
             raise ConfigurationError(
-                f"the compressor has {self._residual.size} elements and {len(self._state.thresholds)} thresholds, the "
+                f"the compressor has {len(self.residual)} elements and {len(self._state.thresholds)} thresholds, the "
                 f"state {state.residual.size} and {len(state.thresholds)}"
             )
-        self._residual[:] = state.residual
-        self._state = replace(state, residual=self._residual)
+        self.residual.copy_(torch.from_numpy(np.array(state.residual)))
+        self._state = replace(state, residual=state.residual[:0])
 
     def statistics(self) -> dict[str, Any]:
         """Return figures of the residual as it is now (DL4J's encoding debug mode); one pass and a sort."""
-        size = np.abs(self._residual)
+        size = self.residual.abs().cpu().numpy()
         marks = (50, 95, 99, 99.9, 99.99)
         tau = [state.threshold for state in self._state.thresholds if state.threshold is not None]
         threshold = float(np.mean(tau)) if tau else float("nan")
@@ -236,66 +244,70 @@ class Compressor:
 
     def _estimates(self) -> list[float]:
         algorithm = self._options.threshold_algorithm
-        several = len(self._state.thresholds) > 1
-        pieces = [span.residual for span in self._spans] if several else [self._residual]
+        pieces = self._pieces if len(self._state.thresholds) > 1 else [self.residual]
         return [
             algorithm.bound(_quantile(piece, algorithm.share_to_estimate(state.steps)))
             for piece, state in zip(pieces, self._state.thresholds, strict=True)
         ]
 
-    def _limits(self, thresholds: Sequence[float]) -> list[Selection]:
-        dtype = self._vector.dtype
-        range_ = np.finfo(dtype)
+    def _checked(self, thresholds: list[float]) -> list[float]:
+        known = np.finfo(self._dtype if not isinstance(self._options.encoder, Dl4jEncoder) else np.float32)
         for one in thresholds:
-            if not range_.smallest_subnormal <= one <= range_.max:
+            if not float(known.smallest_subnormal) <= one <= float(known.max):
                 raise ConfigurationError(
-                    f"the threshold {one:g} is outside the range of {dtype}: bound it with the threshold algorithm's "
-                    "minimum_threshold and maximum_threshold"
+                    f"the threshold {one:g} is outside the range of {known.dtype}: bound it with the threshold "
+                    "algorithm's minimum_threshold and maximum_threshold"
                 )
-        limits = [kernels.limits_of(one, dtype) for one in thresholds]
-        return limits * len(self._spans) if len(limits) == 1 else limits
+        return thresholds
 
     # -- sending
 
     def _send(self, count: int, thresholds: Sequence[float]) -> Update:
-        quanta = np.array(thresholds, self._vector.dtype)
-        payload = pack_codes(self._codes, count, len(self._vector), quanta)
+        quanta = np.array(thresholds, self._dtype)
+        payload = pack_codes(self._codes, count, len(self.residual), quanta)
         self._own = Parsed(count, quanta)
-        clipped, states = 0.0, []
-        for piece, first, stop, tau, state in self._scopes(quanta, count):
-            share = (stop - first) / max(1, len(piece))
-            states.append(ThresholdState(float(tau), share, state.steps + 1))
-            clipped += self._options.residual_post_processor.process_(piece, float(tau), self._state.iteration)
-        self._advance(tuple(states), clipped)
+        if len(quanta) == 1:
+            clipped = self._settle([self.residual], [count], quanta)
+        else:
+            clipped = self._settle(self._pieces, np.diff(self._edges(self._codes, count)), quanta)
         return Update(payload, count, float(quanta.mean()), clipped)
 
-    def _scopes(self, quanta: Array, count: int) -> list[tuple[Array, int, int, Any, ThresholdState]]:
-        """Return for each threshold its stretch of the residual, its codes' range, and its state."""
-        states = self._state.thresholds
-        if len(states) == 1:
-            return [(self._residual, 0, count, quanta[0], states[0])]
-        found = []
-        edges = self._edges(self._codes, count)
-        for span, tau, state, first, stop in zip(self._spans, quanta, states, edges, edges[1:], strict=False):
-            found.append((span.residual, int(first), int(stop), tau, state))
-        return found
+    def _send_words(self, threshold: float) -> Update:
+        """Send DL4J's message; the residual is the same memory on the CPU, and copied from another device."""
+        host = self.residual.cpu().numpy()
+        words, sent = take_words_(host, threshold)
+        self.residual.copy_(torch.from_numpy(host))
+        count = int(np.count_nonzero(sent))
+        self._own = Parsed(0, np.empty(0, self._dtype), sent)
+        clipped = self._settle([self.residual], [count], np.array([threshold], np.float32))
+        return Update(pack_words(words, len(host), self._dtype), count, float(np.float32(threshold)), clipped)
+
+    def _settle(self, pieces: Sequence[Tensor], counts: Sequence[int] | Array, quanta: Array) -> float:
+        """Post-process the residual and note what each threshold let through; return what was clipped."""
+        clipped, states, process_ = 0.0, [], self._options.residual_post_processor.process_
+        for piece, count, tau, state in zip(pieces, counts, quanta, self._state.thresholds, strict=True):
+            states.append(ThresholdState(float(tau), int(count) / max(1, len(piece)), state.steps + 1))
+            clipped += process_(self._stepper.own_form(piece), float(tau), self._state.iteration)
+        self._advance(tuple(states), clipped)
+        return clipped
 
     def _edges(self, codes: Array, count: int) -> Array:
         """Return where each tensor's codes start, and where the last one's stop."""
         return np.append(np.searchsorted(codes[:count], self._starts), count)
 
     def _send_dense(self, encoder: DenseEncoder) -> Update:
-        values = self._residual.astype(encoder.dtype or self._vector.dtype)
-        self._check_finite(0 if np.isfinite(values).all() else -1)
-        self._residual -= values
-        self._own = Parsed(0, np.empty(0, self._vector.dtype), values)
+        values = self.residual.to(getattr(torch, encoder.dtype or str(self._dtype)), copy=True)
+        self._check_finite(0 if bool(torch.isfinite(values).all()) else -1)
+        self.residual -= values
+        sent = values.cpu().numpy()
+        self._own = Parsed(0, np.empty(0, self._dtype), sent)
         self._advance(self._state.thresholds, 0.0)
-        return Update(pack_dense(values), int(np.count_nonzero(values)), 0.0, dense=True)
+        return Update(pack_dense(sent), int(np.count_nonzero(sent)), 0.0, dense=True)
 
     def _nothing(self) -> Update:
-        quanta = np.ones(1, self._vector.dtype)
+        quanta = np.ones(1, self._dtype)
         self._own = Parsed(0, quanta)
-        return Update(pack_codes(self._codes, 0, len(self._vector), quanta), 0, 0.0)
+        return Update(pack_codes(self._codes, 0, len(self.residual), quanta), 0, 0.0)
 
     def _advance(self, thresholds: tuple[ThresholdState, ...], clipped: float) -> None:
         state = self._state
@@ -305,18 +317,15 @@ class Compressor:
 
     def _add(self, parsed: Parsed, codes: Array, scale: float) -> None:
         if parsed.values is not None:
-            self._vector += parsed.values.astype(self._vector.dtype) * self._vector.dtype.type(scale)
+            self._stepper.add_values(parsed.values, scale)
             return
-        quanta = (parsed.thresholds * scale).astype(self._vector.dtype)
-        if len(quanta) == 1:
-            kernels.add_codes(codes, parsed.count, quanta[0], self._vector, 0)
-            return
-        edges = self._edges(codes, parsed.count)
+        quanta = (parsed.thresholds * scale).astype(self._dtype)
+        edges = [0, parsed.count] if len(quanta) == 1 else self._edges(codes, parsed.count)
         for first, stop, quantum in zip(edges, edges[1:], quanta, strict=False):
-            kernels.add_codes(codes[first:stop], int(stop - first), quantum, self._vector, 0)
+            self._stepper.add_codes(codes[first:stop], quantum)
 
     def _gradients_are_finite(self) -> bool:
-        gradients = (span.parameter.grad for span in self._spans)
+        gradients = (parameter.grad for parameter in self._parameters)
         return all(bool(torch.isfinite(one).all()) for one in gradients if one is not None)
 
     def _check_finite(self, count: int) -> None:
@@ -332,15 +341,13 @@ def _check(vector: Tensor) -> None:
         raise ConfigurationError(f"shared training takes float32 or float64 parameters, got {vector.dtype}")
     if len(vector) > _MOST:
         raise ConfigurationError(f"shared training takes at most {_MOST} parameters, got {len(vector)}")
-    if vector.device.type != "cpu":
-        raise ConfigurationError(f"shared training works on the CPU, got parameters on {vector.device}")
 
 
-def _quantile(residual: Array, share: float) -> float:
+def _quantile(residual: Tensor, share: float) -> float:
     """Return the threshold that about `share` of the elements reach; of those that are not zero, if few are."""
-    sample = np.abs(residual[:: max(1, len(residual) // _SAMPLE)])
+    sample = residual[:: max(1, len(residual) // _SAMPLE)].abs().cpu().numpy()
     if not sample.any():
-        sample = np.abs(residual)
+        sample = residual.abs().cpu().numpy()
     found = float(np.quantile(sample, 1 - share)) if len(sample) else 0.0
     if found:
         return found

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from strombus.compression import kernels
 
-__all__ = ["Span", "Stepper"]
+__all__ = ["Stepper", "reads_parameters"]
 
 Array = NDArray[Any]
 
@@ -33,7 +33,7 @@ _WITHOUT_PARAMETERS = (
 _SPECIAL = ("maximize", "differentiable", "capturable", "amsgrad")
 
 
-class Span:
+class _Span:
     """Where one parameter lies in the vector, and the arrays over it."""
 
     def __init__(self, parameter: nn.Parameter, start: int, vector: Array, residual: Tensor, bits: Array) -> None:
@@ -51,39 +51,66 @@ Selection = tuple[Any, Array]
 
 
 class Stepper:
-    """Adds an optimizer's step to the residual and selects quanta.
+    """Adds an optimizer's step to the residual and selects quanta, in compiled passes on the CPU.
 
     Parameters
     ----------
-    spans : sequence of Span
-        In the order of the vector.
+    parameters : sequence of Parameter
+        Views of `vector`, in its order.
+    vector, residual : Tensor, shape (n,)
     codes : ndarray of uint32, shape (n,)
         Where codes go.
     """
 
-    def __init__(self, spans: Sequence[Span], codes: Array) -> None:
-        self._spans, self._codes = spans, codes
+    def __init__(self, parameters: Sequence[nn.Parameter], vector: Tensor, residual: Tensor, codes: Array) -> None:
+        self._values: Array = vector.numpy()
+        bits = residual.view(torch.int32 if vector.dtype == torch.float32 else torch.int64).numpy()
+        starts = np.cumsum([0, *(parameter.numel() for parameter in parameters)]).tolist()
+        self._spans = [
+            _Span(parameter, start, self._values, residual, bits)
+            for parameter, start in zip(parameters, starts, strict=False)
+        ]
+        self._codes = codes
 
-    def step(self, optimizer: Optimizer, limits: Sequence[Selection]) -> int:
+    def step(self, optimizer: Optimizer, thresholds: Sequence[float]) -> int:
         """Take one step; return the number of codes, or -1 when the residual became infinite or NaN.
 
         Parameters
         ----------
-        limits : sequence
-            For each span its threshold.
+        thresholds : sequence of float
+            One, or one for each parameter.
         """
-        hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-        if not hooked and all(_fuses(type(optimizer), group) for group in optimizer.param_groups):
+        limits = self._limits(thresholds)
+        if not _hooked(optimizer) and all(_fuses(type(optimizer), group) for group in optimizer.param_groups):
             return self._fused(optimizer, limits)
-        if type(optimizer) in _WITHOUT_PARAMETERS and all(not g.get("weight_decay") for g in optimizer.param_groups):
+        if not reads_parameters(optimizer):
             return self._on_residual(optimizer, limits)
         return self._difference(optimizer, limits)
 
-    def select(self, limits: Sequence[Selection]) -> int:
-        """Select quanta from the residual as it is."""
+    def select(self, thresholds: Sequence[float]) -> int:
+        """Select quanta from the residual as it is; see `step`."""
+        return self._select(self._limits(thresholds))
+
+    def add_codes(self, codes: Array, quantum: Any) -> None:
+        """Add plus or minus `quantum` to the parameters that the codes name."""
+        kernels.add_codes(codes, len(codes), quantum, self._values, 0)
+
+    def add_values(self, values: Array, scale: float) -> None:
+        """Add `values`, of any floating type, times `scale` to the parameters."""
+        self._values += values.astype(self._values.dtype) * self._values.dtype.type(scale)
+
+    def own_form(self, piece: Tensor) -> Array:
+        """Return the same memory in the form that a residual post-processor takes."""
+        return piece.numpy()
+
+    def _limits(self, thresholds: Sequence[float]) -> list[Selection]:
+        limits = [kernels.limits_of(one, self._values.dtype) for one in thresholds]
+        return limits * len(self._spans) if len(limits) == 1 else limits
+
+    def _select(self, limits: Sequence[Selection]) -> int:
         return self._each(limits, lambda span: (kernels.select,))
 
-    def _each(self, limits: Sequence[Selection], passes: Callable[[Span], tuple[Any, ...]]) -> int:
+    def _each(self, limits: Sequence[Selection], passes: Callable[[_Span], tuple[Any, ...]]) -> int:
         """Run a kernel over each span; `passes` gives it and its first arguments."""
         count = 0
         for span, (quantum, limit) in zip(self._spans, limits, strict=True):
@@ -96,7 +123,7 @@ class Stepper:
     def _fused(self, optimizer: Optimizer, limits: Sequence[Selection]) -> int:
         groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
 
-        def passes(span: Span) -> tuple[Any, ...]:
+        def passes(span: _Span) -> tuple[Any, ...]:
             group = groups.get(id(span.parameter))
             if group is None or span.parameter.grad is None:
                 return (kernels.select,)
@@ -117,7 +144,7 @@ class Stepper:
         finally:
             for span, data in zip(self._spans, held, strict=True):
                 span.parameter.data = data
-        return self.select(limits)
+        return self._select(limits)
 
     def _difference(self, optimizer: Optimizer, limits: Sequence[Selection]) -> int:
         before = [span.values.copy() for span in self._spans]
@@ -126,13 +153,23 @@ class Stepper:
         return self._each(limits, lambda span: (kernels.select_difference, span.values, next(waiting)))
 
 
+def reads_parameters(optimizer: Optimizer) -> bool:
+    """Tell whether an optimizer's update may depend on the parameters themselves; of most kinds nothing is known."""
+    decays = any(group.get("weight_decay") for group in optimizer.param_groups)
+    return decays or _hooked(optimizer) or type(optimizer) not in _WITHOUT_PARAMETERS
+
+
+def _hooked(optimizer: Optimizer) -> bool:
+    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+
+
 def _fuses(kind: type[Optimizer], group: dict[str, Any]) -> bool:
     return kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW) and not any(
         group.get(option) for option in _SPECIAL
     )
 
 
-def _sgd(group: dict[str, Any], states: dict[Any, dict[str, Any]], gradient: Array, span: Span) -> tuple[Any, ...]:
+def _sgd(group: dict[str, Any], states: dict[Any, dict[str, Any]], gradient: Array, span: _Span) -> tuple[Any, ...]:
     kind, rate, decay, momentum = gradient.dtype, float(group["lr"]), group["weight_decay"], group["momentum"]
     if not momentum:
         return kernels.select_sgd, gradient, span.values, np.array([rate, decay], kind)
@@ -145,7 +182,7 @@ def _sgd(group: dict[str, Any], states: dict[Any, dict[str, Any]], gradient: Arr
     return kernels.select_momentum, gradient, span.values, velocity, rates, bool(group["nesterov"])
 
 
-def _adam(group: dict[str, Any], states: dict[Any, dict[str, Any]], gradient: Array, span: Span) -> tuple[Any, ...]:
+def _adam(group: dict[str, Any], states: dict[Any, dict[str, Any]], gradient: Array, span: _Span) -> tuple[Any, ...]:
     state = states[span.parameter]
     if not state:
         state["step"] = torch.tensor(0.0)

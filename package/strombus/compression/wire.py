@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strombus.compression.bits import pack_rice, pack_trits, rice_bits, unpack_rice, unpack_trits
+from strombus.compression.dl4j_words import read_words
 from strombus.errors import WireError
 
-__all__ = ["Encoding", "Parsed", "pack_codes", "pack_dense", "unpack"]
+__all__ = ["Encoding", "Parsed", "pack_codes", "pack_dense", "pack_words", "unpack"]
 
 Array = NDArray[Any]
 
@@ -35,6 +36,7 @@ class Encoding(IntEnum):
     SPARSE = 1
     TERNARY = 2
     DENSE = 3
+    DL4J = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,11 @@ class Parsed:
     Parameters
     ----------
     count : int
-        Codes that were written to the caller's buffer; 0 for a dense update.
+        Codes that were written to the caller's buffer; 0 where there are `values`.
     thresholds : ndarray, shape (tensors,)
         One for all, or one for each parameter tensor.
     values : ndarray or None
-        All elements, of a dense update.
+        All elements, of an update that is not written as codes.
     """
 
     count: int
@@ -87,6 +89,13 @@ def pack_dense(values: Array) -> bytearray:
     return payload
 
 
+def pack_words(words: Array, length: int, dtype: np.dtype[Any]) -> bytearray:
+    """Write DL4J's words; `dtype` is that of the parameters."""
+    payload, body = _start(Encoding.DL4J, 0, length, 0, np.empty(0, dtype), words.nbytes)
+    body[:] = words.view(np.uint8)
+    return payload
+
+
 def unpack(payload: bytes | bytearray | memoryview, length: int, dtype: Any, tensors: int, codes: Array) -> Parsed:
     """Take a payload apart.
 
@@ -117,6 +126,8 @@ def unpack(payload: bytes | bytearray | memoryview, length: int, dtype: Any, ten
     found = _DTYPES[number]
     if encoding == Encoding.DENSE:
         return _dense(data[_HEADER.size :], found, length, count, quanta, shift)
+    if encoding == Encoding.DL4J:
+        return _words(data[_HEADER.size :], found, dtype, length, count or quanta or shift)
     if encoding not in (Encoding.NOTHING, Encoding.SPARSE, Encoding.TERNARY):
         raise WireError(f"no encoding has the number {encoding}")
     if found != dtype or quanta not in (1, tensors):
@@ -158,6 +169,12 @@ def _dense(body: Array, dtype: np.dtype[Any], length: int, count: int, quanta: i
     if not np.isfinite(values).all():
         raise WireError("a dense update holds values that are not finite")
     return Parsed(0, np.empty(0, dtype), values)
+
+
+def _words(body: Array, found: np.dtype[Any], dtype: Any, length: int, rest: int) -> Parsed:
+    if found != dtype or rest or len(body) % 4:
+        raise WireError(f"DL4J's words for {dtype} cannot be {len(body)} bytes with a header for {found}")
+    return Parsed(0, np.empty(0, dtype), read_words(body.view("<i4"), length, dtype))
 
 
 def _read_body(encoding: Encoding, body: Array, count: int, shift: int, length: int, codes: Array) -> bool:

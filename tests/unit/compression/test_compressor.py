@@ -16,12 +16,15 @@ from strombus.compression import (
     Compression,
     Compressor,
     DenseEncoder,
+    Dl4jEncoder,
     FixedThresholdAlgorithm,
     NoOpResidualPostProcessor,
     ResidualClippingPostProcessor,
     TargetSparsityThresholdAlgorithm,
     ThresholdEncoder,
 )
+from strombus.compression import compressor as compressor_module
+from strombus.compression.torch_ops import TorchStepper
 from strombus.errors import ConfigurationError, NonFiniteError, WireError
 
 SHAPES = [(7, 5), (7,), (300, 3), (1,)]
@@ -123,18 +126,25 @@ ALGORITHMS = {
     "everything": fixed(1e-9),
 }
 
+ENCODERS = {
+    "threshold": ThresholdEncoder(),
+    "dl4j": Dl4jEncoder(),
+    "float32": DenseEncoder(dtype="float32"),
+    "float16": DenseEncoder(dtype="float16"),
+}
+
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(sorted(ALGORITHMS)),
     st.sampled_from(["sgd", "momentum", "adam", "adagrad", "own"]),
     st.sampled_from(["model", "tensor"]),
-    st.sampled_from([None, "float32", "float16"]),
+    st.sampled_from(sorted(ENCODERS)),
     st.lists(st.booleans(), min_size=1, max_size=14),
 )
-def test_nothing_is_lost(algorithm, optimizer_name, scope, dense, saves):
+def test_nothing_is_lost(algorithm, optimizer_name, scope, encoder_name, saves):
     """Sum of updates = sum of what was sent + residual, across modes, empty steps and save/restore."""
-    encoder = DenseEncoder(dtype=dense) if dense else ThresholdEncoder()
+    encoder, scope = ENCODERS[encoder_name], "model" if encoder_name == "dl4j" else scope
     options = {"threshold_algorithm": ALGORITHMS[algorithm], "threshold_scope": scope, "encoder": encoder}
     compressor, parameters, vector = make(**options)
     reference, ref_parameters, ref_vector = make(threshold_algorithm=fixed(1e9))
@@ -162,8 +172,16 @@ def test_nothing_is_lost(algorithm, optimizer_name, scope, dense, saves):
 @pytest.mark.parametrize("scope", ["model", "tensor"])
 @pytest.mark.parametrize("encoder", [ThresholdEncoder(), DenseEncoder(), DenseEncoder(dtype="float16")])
 def test_a_peer_ends_with_the_same_bits(dtype, scope, encoder):
-    compressor, parameters, vector = make(dtype, threshold_scope=scope, encoder=encoder)
-    peer, _, peer_vector = make(dtype, threshold_scope=scope, encoder=encoder)
+    _compare(make(dtype, threshold_scope=scope, encoder=encoder), make(dtype, threshold_scope=scope, encoder=encoder))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_peer_reads_dl4js_messages(dtype):
+    _compare(make(dtype, encoder=Dl4jEncoder()), make(dtype, encoder=Dl4jEncoder()))
+
+
+def _compare(one, other):
+    (compressor, parameters, vector), (peer, _, peer_vector) = one, other
     optimizer = OPTIMIZERS["momentum"](parameters)
     for step in range(15):
         give_gradients(parameters, step)
@@ -303,11 +321,13 @@ def test_a_threshold_beyond_the_parameters_type_is_refused(threshold):
 def test_an_optimizers_hooks_are_called():
     compressor, parameters, _ = make(threshold_algorithm=fixed(1e9))
     optimizer, called = OPTIMIZERS["sgd"](parameters), []
+    before = [parameter.clone() for parameter in parameters]
     optimizer.register_step_pre_hook(lambda *_: called.append("before"))
+    optimizer.register_step_pre_hook(lambda *_: called.append(all(map(torch.equal, parameters, before))))
     optimizer.register_step_post_hook(lambda *_: called.append("after"))
     give_gradients(parameters, 0)
     compressor.step_(optimizer)
-    assert called == ["before", "after"]
+    assert called == ["before", True, "after"]
     wanted = -0.1 * torch.cat([parameter.grad.view(-1) for parameter in parameters])
     torch.testing.assert_close(compressor.residual, wanted)
 
@@ -326,3 +346,53 @@ def test_an_update_says_what_was_clipped_and_how_it_is_written():
     compressor, parameters, _ = make(encoder=DenseEncoder())
     give_gradients(parameters, 0)
     assert compressor.step_(OPTIMIZERS["sgd"](parameters)).dense
+
+
+def test_dl4js_messages_hold_one_threshold():
+    with pytest.raises(ValueError, match="one threshold"):
+        Compression(encoder=Dl4jEncoder(), threshold_scope="tensor")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scope", ["model", "tensor"])
+@pytest.mark.parametrize("name", ["sgd", "adagrad", "adamw", "own"])
+def test_torch_operations_do_what_the_compiled_passes_do(monkeypatch, dtype, scope, name):
+    """What other devices use, here on the CPU: the same quanta are sent, the same is left, peers read one another."""
+    clipping = ResidualClippingPostProcessor(threshold_multiple_value=2.0, frequency=3)
+    options = {"threshold_algorithm": fixed(), "threshold_scope": scope, "residual_post_processor": clipping}
+    compiled, parameters, vector = make(dtype, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(compressor_module, "Stepper", TorchStepper)
+        torchs, torch_parameters, torch_vector = make(dtype, **options)
+    optimizer, torch_optimizer = OPTIMIZERS[name](parameters), OPTIMIZERS[name](torch_parameters)
+    # Parameters of size 3 after a step minus before it: each step rounds by up to 2.4e-7 in float32.
+    close = {"rtol": 1e-5, "atol": 4e-6} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-12}
+    for step in range(8):
+        give_gradients(parameters, step)
+        give_gradients(torch_parameters, step)
+        update, torch_update = compiled.step_(optimizer), torchs.step_(torch_optimizer)
+        assert bytes(update.payload) == bytes(torch_update.payload)
+        assert update.clipped == pytest.approx(torch_update.clipped, rel=1e-4)
+        compiled.apply_own_(0.5)
+        torchs.apply_own_(0.5)
+        compiled.apply_(torch_update.payload, 0.5)
+        torchs.apply_(update.payload, 0.5)
+        torch.testing.assert_close(torchs.residual, compiled.residual, **close)
+        torch.testing.assert_close(torch_vector, vector, **close)
+    torch_parameters[1].grad[0] = float("nan")
+    with pytest.raises(NonFiniteError):
+        torchs.step_(torch_optimizer)
+
+
+@pytest.mark.parametrize("encoder", [ThresholdEncoder(), DenseEncoder(), Dl4jEncoder()])
+def test_state_and_statistics_with_torch_operations(monkeypatch, encoder):
+    monkeypatch.setattr(compressor_module, "Stepper", TorchStepper)
+    _compare(make(torch.float32, encoder=encoder), make(torch.float32, encoder=encoder))
+    compressor, parameters, vector = make(torch.float32, encoder=encoder)
+    give_gradients(parameters, 0)
+    optimizer = OPTIMIZERS["sgd"](parameters)
+    compressor.step_(optimizer)
+    other = Compressor(compressor._options, parameters, vector)
+    other.load(compressor.state())
+    assert other.statistics()["mean"] == compressor.statistics()["mean"]
+    assert bytes(other.step_(optimizer).payload) == bytes(compressor.step_(optimizer).payload)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+from torch import Tensor
 
 __all__ = ["ResidualPostProcessor"]
 
@@ -20,12 +21,13 @@ class ResidualPostProcessor(BaseModel, ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def process_(self, residual: NDArray[Any], threshold: float, iteration: int) -> float:
+    def process_(self, residual: NDArray[Any] | Tensor, threshold: float, iteration: int) -> float:
         """Change the residual in place, and return the sum of the absolute values that were removed.
 
         Parameters
         ----------
-        residual : ndarray, shape (n,)
+        residual : ndarray or Tensor, shape (n,)
+            A tensor where the parameters are not on the CPU.
         threshold : float
             The step's.
         iteration : int

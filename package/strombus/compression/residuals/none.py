@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
+from torch import Tensor
 
 from strombus.compression.residuals.base import ResidualPostProcessor
 
@@ -16,6 +17,6 @@ class NoOpResidualPostProcessor(ResidualPostProcessor):
 
     name: ClassVar[str] = "none"
 
-    def process_(self, residual: NDArray[Any], threshold: float, iteration: int) -> float:
+    def process_(self, residual: NDArray[Any] | Tensor, threshold: float, iteration: int) -> float:
         """Do nothing."""
         return 0.0
