@@ -20,6 +20,10 @@ Array = NDArray[Any]
 _int: Any = np.int64
 _code: Any = np.uint32
 _byte: Any = np.uint8
+_word: Any = np.uint64
+
+_ONES = np.array([(~value & (value + 1)).bit_length() - 1 for value in range(256)])
+"""Ones at the low end of each byte."""
 
 
 @jit
@@ -37,67 +41,70 @@ def rice_bits(codes: Array, count: int, shift: int) -> int:
 @jit
 def pack_rice(codes: Array, count: int, shift: int, out: Array) -> None:
     """Write gaps (quotient in ones, a zero, `shift` bits of remainder) and signs, lowest bit first, into zeros."""
-    position = _int(0)
-    last = _int(-1)
+    held, filled, at = _word(0), _word(0), 0  # bits that have not yet become a byte, fewer than 8 between two codes
+    last, low = _int(-1), (_int(1) << shift) - 1
     for k in range(count):
-        code = codes[k]
-        index = _int(code >> _code(1))
+        index = _int(codes[k] >> _code(1))
         gap = index - last - 1
         last = index
-        for _ in range(gap >> shift):
-            out[position >> 3] |= _byte(1 << (position & 7))
-            position += 1
-        position += 1
-        rest = ((gap & ((_int(1) << shift) - 1)) << 1) | _int(code & _code(1))
-        left = shift + 1
-        while left > 0:
-            room = 8 - (position & 7)
-            take = min(room, left)
-            out[position >> 3] |= _byte((rest & ((1 << take) - 1)) << (position & 7))
-            rest >>= take
-            position += take
-            left -= take
+        ones = gap >> shift
+        while ones > 16:  # the rest of a code then fits beside what is held
+            held |= _word(0xFFFF) << filled
+            filled += _word(16)
+            ones -= 16
+            held, filled, at = _flush(held, filled, at, out)
+        rest = ((gap & low) << 1) | _int(codes[k] & _code(1))
+        held |= (((_word(1) << _word(ones)) - _word(1)) | (_word(rest) << _word(ones + 1))) << filled
+        filled += _word(ones + shift + 2)
+        held, filled, at = _flush(held, filled, at, out)
+    if filled:
+        out[at] = _byte(held)
+
+
+@jit
+def _flush(held: Any, filled: Any, at: int, out: Array) -> tuple[Any, Any, int]:
+    while filled >= _word(8):
+        out[at] = _byte(held & _word(255))
+        at += 1
+        held >>= _word(8)
+        filled -= _word(8)
+    return held, filled, at
 
 
 @jit
 def unpack_rice(data: Array, count: int, shift: int, length: int, codes: Array) -> Any:
     """Read `count` codes below `length`; False, whatever `codes` then holds, when `data` is no such thing."""
-    bits = _int(len(data)) * 8
-    position = _int(0)
-    last = _int(-1)
+    bits, position, last = _int(len(data)) * 8, _int(0), _int(-1)
+    low = (_word(1) << _word(shift + 1)) - _word(1)
+    padded = np.concatenate((data, np.zeros(8, np.uint8)))  # so that 8 bytes can be read wherever one can
     for k in range(count):
-        quotient = _int(0)
-        while True:
-            if position >= bits:
-                return False
-            bit = (data[position >> 3] >> (position & 7)) & 1
-            position += 1
-            if bit == 0:
-                break
-            quotient += 1
-        if position + shift + 1 > bits:
-            return False
-        rest = _int(0)
-        done = 0
-        while done < shift + 1:
-            room = 8 - (position & 7)
-            take = min(room, shift + 1 - done)
-            piece = (_int(data[position >> 3]) >> (position & 7)) & ((1 << take) - 1)
-            rest |= piece << done
-            position += take
-            done += take
-        # `rest` holds the remainder in its low bits once the sign, its lowest, is taken off.
-        index = last + 1 + (quotient << shift) + (rest >> 1)
-        if index >= length:
+        start = last + 1
+        window = _eight_bytes(padded, position)
+        ones = _ONES[window & _word(255)]
+        while ones == 8:
+            start += _int(8) << shift
+            position += 8
+            window = _eight_bytes(padded, position)
+            ones = _ONES[window & _word(255)]
+        rest = _int((window >> _word(ones + 1)) & low)
+        position += ones + shift + 2
+        # `rest` holds the remainder once the sign, its lowest bit, is taken off.
+        index = start + (ones << shift) + (rest >> 1)
+        if position > bits or index >= length:
             return False
         codes[k] = _code(2 * index + (rest & 1))
         last = index
-    return bits - position < 8 and _rest_is_zero(data, position)
+    return bits - position < 8 and (padded[position >> 3] >> (position & 7)) == 0
 
 
 @jit
-def _rest_is_zero(data: Array, position: Any) -> Any:
-    return position >> 3 >= len(data) or (data[position >> 3] >> (position & 7)) == 0
+def _eight_bytes(data: Array, position: Any) -> Any:
+    """Return the bits from `position` on, at least 57 of them."""
+    at = position >> 3
+    found = _word(data[at]) | _word(data[at + 1]) << _word(8) | _word(data[at + 2]) << _word(16)
+    found |= _word(data[at + 3]) << _word(24) | _word(data[at + 4]) << _word(32) | _word(data[at + 5]) << _word(40)
+    found |= _word(data[at + 6]) << _word(48) | _word(data[at + 7]) << _word(56)
+    return found >> _word(position & 7)
 
 
 @jit
