@@ -35,7 +35,7 @@ import strombus as sb
 
 OURS = "shared training"
 ROWS = 9000
-SECONDS = 6.0  # of an epoch that a slow wire cuts short
+SECONDS = 3.0  # of an epoch that a slow wire cuts short
 TARGETS = {
     "loopback": {"silent loops": 0.90, "DDP dense": 1.5},
     "100 Mbit/s": {"silent loops": 0.90, "DDP dense": 25.0, "DDP fp16": 13.0, "DDP PowerSGD rank 1": 1.9},
@@ -126,7 +126,7 @@ def shorten(plan: Plan, peer: str, wire: Wire) -> Plan:
     size = {"DDP dense": 1.0, "DDP fp16": 0.5}.get(peer)
     if size is None or wire.rate is None:
         return plan
-    limit = max(10, math.ceil(SECONDS / (size * step_seconds(wire, plan.workload))))
+    limit = max(6, math.ceil(SECONDS / (size * step_seconds(wire, plan.workload))))
     full = -(-len(plan.workload.features) // len(wire.members) // BATCH)
     return plan if limit >= full else replace(plan, epochs=2, limit=limit)
 
