@@ -39,72 +39,80 @@ def rice_bits(codes: Array, count: int, shift: int) -> int:
 
 
 @jit
-def pack_rice(codes: Array, count: int, shift: int, out: Array) -> None:
-    """Write gaps (quotient in ones, a zero, `shift` bits of remainder) and signs, lowest bit first, into zeros."""
-    held, filled, at = _word(0), _word(0), 0  # bits that have not yet become a byte, fewer than 8 between two codes
+def pack_rice(codes: Array, count: int, shift: int, words: Array) -> None:
+    """Write gaps (quotient in ones, a zero, `shift` bits of remainder) and signs, lowest bit first, into uint64."""
+    held, filled, at = _word(0), _word(0), 0  # bits that do not yet fill a word
     last, low = _int(-1), (_int(1) << shift) - 1
     for k in range(count):
         index = _int(codes[k] >> _code(1))
         gap = index - last - 1
         last = index
         ones = gap >> shift
-        while ones > 16:  # the rest of a code then fits beside what is held
-            held |= _word(0xFFFF) << filled
-            filled += _word(16)
+        while ones > 16:  # the rest of a code then fits into a word
+            held, filled, at = _append(_word(0xFFFF), _word(16), held, filled, at, words)
             ones -= 16
-            held, filled, at = _flush(held, filled, at, out)
         rest = ((gap & low) << 1) | _int(codes[k] & _code(1))
-        held |= (((_word(1) << _word(ones)) - _word(1)) | (_word(rest) << _word(ones + 1))) << filled
-        filled += _word(ones + shift + 2)
-        held, filled, at = _flush(held, filled, at, out)
+        code = ((_word(1) << _word(ones)) - _word(1)) | (_word(rest) << _word(ones + 1))
+        held, filled, at = _append(code, _word(ones + shift + 2), held, filled, at, words)
     if filled:
-        out[at] = _byte(held)
+        words[at] = held
 
 
 @jit
-def _flush(held: Any, filled: Any, at: int, out: Array) -> tuple[Any, Any, int]:
-    while filled >= _word(8):
-        out[at] = _byte(held & _word(255))
+def _append(code: Any, size: Any, held: Any, filled: Any, at: int, words: Array) -> tuple[Any, Any, int]:
+    held |= code << filled
+    filled += size
+    if filled >= _word(64):
+        words[at] = held
         at += 1
-        held >>= _word(8)
-        filled -= _word(8)
+        filled -= _word(64)
+        held = code >> (size - filled)
     return held, filled, at
 
 
 @jit
-def unpack_rice(data: Array, count: int, shift: int, length: int, codes: Array) -> Any:
-    """Read `count` codes below `length`; False, whatever `codes` then holds, when `data` is no such thing."""
-    bits, position, last = _int(len(data)) * 8, _int(0), _int(-1)
+def unpack_rice(words: Array, size: int, count: int, shift: int, length: int, codes: Array) -> Any:
+    """Read `count` codes below `length`; False, whatever `codes` then holds, when there is no such thing.
+
+    Parameters
+    ----------
+    words : ndarray of uint64
+        `size` bytes, and zeros up to the second word's end after them.
+    """
+    bits, position, last = _int(size) * 8, _int(0), _int(-1)
     low = (_word(1) << _word(shift + 1)) - _word(1)
-    padded = np.concatenate((data, np.zeros(8, np.uint8)))  # so that 8 bytes can be read wherever one can
+    window, held = _word(0), _int(0)  # the bits from `position` on, and how many
     for k in range(count):
         start = last + 1
-        window = _eight_bytes(padded, position)
+        if held < shift + 9:  # what a code has at most once its ones are fewer than 8
+            window, held = _word_at(words, position), _int(64)
         ones = _ONES[window & _word(255)]
         while ones == 8:
             start += _int(8) << shift
             position += 8
-            window = _eight_bytes(padded, position)
+            if position > bits:
+                return False
+            window, held = _word_at(words, position), _int(64)
             ones = _ONES[window & _word(255)]
         rest = _int((window >> _word(ones + 1)) & low)
-        position += ones + shift + 2
+        used = ones + shift + 2
+        position += used
+        held -= used
+        window >>= _word(used)
         # `rest` holds the remainder once the sign, its lowest bit, is taken off.
         index = start + (ones << shift) + (rest >> 1)
         if position > bits or index >= length:
             return False
         codes[k] = _code(2 * index + (rest & 1))
         last = index
-    return bits - position < 8 and (padded[position >> 3] >> (position & 7)) == 0
+    return bits - position < 8 and _word_at(words, position) == 0
 
 
 @jit
-def _eight_bytes(data: Array, position: Any) -> Any:
-    """Return the bits from `position` on, at least 57 of them."""
-    at = position >> 3
-    found = _word(data[at]) | _word(data[at + 1]) << _word(8) | _word(data[at + 2]) << _word(16)
-    found |= _word(data[at + 3]) << _word(24) | _word(data[at + 4]) << _word(32) | _word(data[at + 5]) << _word(40)
-    found |= _word(data[at + 6]) << _word(48) | _word(data[at + 7]) << _word(56)
-    return found >> _word(position & 7)
+def _word_at(words: Array, position: Any) -> Any:
+    """Return the 64 bits from `position` on."""
+    at, shift = position >> 6, _word(position & 63)
+    return (words[at] >> shift) | ((words[at + 1] << _word(1)) << (_word(63) - shift))
 
 
 @jit

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from strombus.compression.dl4j_words import take_words_
 from strombus.compression.encoders import DenseEncoder, Dl4jEncoder, Encoder, ThresholdEncoder
+from strombus.compression.kernels import SLACK
 from strombus.compression.residuals import ResidualClippingPostProcessor, ResidualPostProcessor
 from strombus.compression.stepping import Stepper
 from strombus.compression.thresholds import AdaptiveThresholdAlgorithm, ThresholdAlgorithm, ThresholdState
@@ -145,7 +146,7 @@ class Compressor:
         self._pieces = [self.residual[start:stop] for start, stop in pairwise(starts.tolist())]
         # Of the codes' own type: otherwise each search would copy all codes.
         self._starts = (2 * starts[:-1]).astype(np.uint32)
-        self._codes = np.empty(len(vector), np.uint32)
+        self._codes = np.empty(len(vector) + SLACK, np.uint32)
         self._theirs = np.empty(len(vector), np.uint32)  # mapped as codes come, like the one before
         make = Stepper if vector.device.type == "cpu" else TorchStepper
         self._stepper: Stepper | TorchStepper = make(parameters, vector.detach(), self.residual, self._codes)

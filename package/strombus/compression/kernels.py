@@ -2,8 +2,8 @@
 
 Everything here is compiled, and checks nothing.
 
-A code is ``2 * index``, plus 1 for a negative quantum. A block of the residual is updated and its largest value
-found in vectorised loops; only blocks that hold a value at or above the threshold are looked at again.
+A code is ``2 * index``, plus 1 for a negative quantum. A block of the residual is updated and marked in vectorised
+loops; only where marks are set is it looked at again.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from strombus.compression.jit import jit
 
 __all__ = [
     "BLOCK",
+    "SLACK",
     "add_codes",
     "clip",
-    "limits_of",
     "select",
     "select_adam",
     "select_difference",
@@ -30,77 +30,92 @@ __all__ = [
 Array = NDArray[Any]
 
 # A constant, and slices instead of offsets: otherwise the loops below are not vectorised.
-BLOCK = 256
+BLOCK = 1024
+SLACK = 8
+"""Codes beyond the last that a pass may write over."""
 
+_code: Any = np.uint32
+_count: Any = np.int32
+_word: Any = np.uint64
 
-def limits_of(tau: float, dtype: np.dtype[Any]) -> tuple[Any, Array]:
-    """Return `tau` in the residual's type, and as integers: its bits, the mask without the sign, infinity's bits."""
-    whole = np.int32 if dtype == np.float32 else np.int64
-    quantum = dtype.type(tau)
-    bits = np.array([quantum, np.inf], dtype).view(whole)
-    return quantum, np.array([bits[0], np.iinfo(whole).max, bits[1]], whole)
-
-
-@jit
-def _peak(pieces: Array, mask: Any) -> Any:
-    """Return the largest value without its sign, as an integer.
-
-    Floats without their sign compare like integers, NaN and infinity last, and integers compare in one loop
-    without branches.
-    """
-    peak = mask - mask
-    for i in range(len(pieces)):
-        peak = max(peak, pieces[i] & mask)
-    return peak
+_GATHER = _word(0x0102040810204080)
+"""Times a word of eight marks, each 0 or 1 in a byte: the marks as bits, in the highest byte."""
+_COUNTS = np.array([mask.bit_count() for mask in range(256)])
+"""Marks in a mask of eight."""
+_PLACES = np.array([sorted(range(8), key=lambda i: not mask >> i & 1) for mask in range(256)], _code)
+"""Where the marks of a mask are, then the other places."""
 
 
 @jit
-def _emit(
+def _mark(marks: Array, i: int, value: Any, tau: float) -> tuple[Any, Any]:
+    """Mark a value that has reached the threshold; return 1 if it has, and 1 if it is not finite."""
+    size = abs(value)
+    hit = size >= tau
+    marks[i] = hit
+    return _count(hit), _count(size - size != 0)  # NaN for infinity, too
+
+
+@jit
+def _take(
     block: Array,
-    pieces: Array,
     tau: float,
-    floor: Any,
-    mask: Any,
-    marks: Array,
-    eights: Array,
+    hits: int,
+    bad: int,
+    space: tuple[Array, Array, Array],
     codes: Array,
     count: int,
     first: int,
 ) -> int:
-    """Write the codes of a block's values at or above the threshold, and take them out.
+    """Write the codes of a block's marked values, and take a quantum out of each; -1 where one is not finite.
 
-    One vectorised loop marks them, a byte each; `eights` are the marks, to be passed over eight at a time.
+    Marks are looked at eight at a time: those words of which any is set are listed, and the places in each come from
+    a table, so that nothing branches on a single mark.
     """
-    for i in range(len(pieces)):
-        marks[i] = pieces[i] & mask >= floor
-    for i in range(len(pieces), BLOCK):
+    if bad:
+        return -1
+    if not hits:
+        return count
+    marks, eights, full = space
+    for i in range(len(block), BLOCK):
         marks[i] = 0
+    words = 0
     for k in range(BLOCK // 8):
-        if eights[k]:
-            for i in range(8 * k, 8 * k + 8):
-                if marks[i]:
-                    value = block[i]
-                    negative = value < 0
-                    block[i] = value + tau if negative else value - tau
-                    codes[count] = np.uint32(2 * (first + i) + negative)
-                    count += 1
+        full[words] = k
+        words += eights[k] != 0
+    begin = count
+    for j in range(words):
+        k = full[j]
+        mask = np.int64((eights[k] * _GATHER) >> _word(56))
+        places, out = _PLACES[mask], codes[count : count + 8]
+        for i in range(8):
+            out[i] = places[i] + _code(8 * k)
+        count += _COUNTS[mask]
+    for k in range(begin, count):
+        place = codes[k]
+        value = block[place]
+        negative = value < 0
+        block[place] = value + tau if negative else value - tau
+        codes[k] = _code(2) * (place + _code(first)) + _code(negative)
     return count
 
 
 @jit
-def select(residual: Array, bits: Array, tau: float, limit: Array, codes: Array, count: int, first: int) -> int:
+def _space() -> tuple[Array, Array, Array]:
+    """Return room for a block's marks, the same eight at a time, and for the numbers of those that are not zero."""
+    marks = np.empty(BLOCK, np.uint8)
+    return marks, marks.view(np.uint64), np.empty(BLOCK // 8 + 1, np.int64)
+
+
+@jit
+def select(residual: Array, tau: float, codes: Array, count: int, first: int) -> int:
     """Find and take out what has reached `tau`.
 
     Parameters
     ----------
     residual : ndarray, shape (n,), changed in place
-    bits : ndarray, shape (n,)
-        The same memory as signed integers.
     tau : float
-        Of the residual's own type, as `limits_of` has it.
-    limit : ndarray, shape (3,)
-        See `limits_of`.
-    codes : ndarray of uint32
+        Of the residual's own type.
+    codes : ndarray of uint32, shape (n + SLACK,)
     count : int
         Codes that are there already.
     first : int
@@ -111,48 +126,39 @@ def select(residual: Array, bits: Array, tau: float, limit: Array, codes: Array,
     int
         The number of codes; -1 when the residual holds a value that is not finite.
     """
-    marks = np.empty(BLOCK, np.uint8)
-    eights = marks.view(np.uint64)
-    floor, mask, top = limit[0], limit[1], limit[2]
+    space = _space()
+    marks = space[0]
     for start in range(0, len(residual), BLOCK):
         block = residual[start : start + BLOCK]
-        pieces = bits[start : start + BLOCK]
-        peak = _peak(pieces, mask)
-        if peak >= floor:
-            if peak >= top:
-                return -1
-            count = _emit(block, pieces, tau, floor, mask, marks, eights, codes, count, first + start)
+        hits = bad = _count(0)
+        for i in range(len(block)):
+            hit, wrong = _mark(marks, i, block[i], tau)
+            hits, bad = hits + hit, bad + wrong
+        count = _take(block, tau, hits, bad, space, codes, count, first + start)
+        if count < 0:
+            break
     return count
 
 
 @jit
 def select_difference(
-    parameters: Array,
-    before: Array,
-    residual: Array,
-    bits: Array,
-    tau: float,
-    limit: Array,
-    codes: Array,
-    count: int,
-    first: int,
+    parameters: Array, before: Array, residual: Array, tau: float, codes: Array, count: int, first: int
 ) -> int:
     """Add ``parameters - before`` to the residual, set `parameters` back to `before`, then as `select`."""
-    marks = np.empty(BLOCK, np.uint8)
-    eights = marks.view(np.uint64)
-    floor, mask, top = limit[0], limit[1], limit[2]
+    space = _space()
+    marks = space[0]
     for start in range(0, len(residual), BLOCK):
         block = residual[start : start + BLOCK]
         after, was = parameters[start : start + BLOCK], before[start : start + BLOCK]
+        hits = bad = _count(0)
         for i in range(len(block)):
             block[i] += after[i] - was[i]
             after[i] = was[i]
-        pieces = bits[start : start + BLOCK]
-        peak = _peak(pieces, mask)
-        if peak >= floor:
-            if peak >= top:
-                return -1
-            count = _emit(block, pieces, tau, floor, mask, marks, eights, codes, count, first + start)
+            hit, wrong = _mark(marks, i, block[i], tau)
+            hits, bad = hits + hit, bad + wrong
+        count = _take(block, tau, hits, bad, space, codes, count, first + start)
+        if count < 0:
+            break
     return count
 
 
@@ -162,33 +168,32 @@ def select_sgd(
     parameters: Array,
     settings: Array,
     residual: Array,
-    bits: Array,
     tau: float,
-    limit: Array,
     codes: Array,
     count: int,
     first: int,
 ) -> int:
     """Add a step of plain gradient descent to the residual, then as `select`; `settings` are rate and decay."""
     rate, decay = settings[0], settings[1]
-    marks = np.empty(BLOCK, np.uint8)
-    eights = marks.view(np.uint64)
-    floor, mask, top = limit[0], limit[1], limit[2]
+    space = _space()
+    marks = space[0]
     for start in range(0, len(residual), BLOCK):
         block, slope = residual[start : start + BLOCK], gradient[start : start + BLOCK]
+        hits = bad = _count(0)
         if decay == 0:
             for i in range(len(block)):
                 block[i] -= rate * slope[i]
+                hit, wrong = _mark(marks, i, block[i], tau)
+                hits, bad = hits + hit, bad + wrong
         else:
             weights = parameters[start : start + BLOCK]
             for i in range(len(block)):
                 block[i] -= rate * (slope[i] + decay * weights[i])
-        pieces = bits[start : start + BLOCK]
-        peak = _peak(pieces, mask)
-        if peak >= floor:
-            if peak >= top:
-                return -1
-            count = _emit(block, pieces, tau, floor, mask, marks, eights, codes, count, first + start)
+                hit, wrong = _mark(marks, i, block[i], tau)
+                hits, bad = hits + hit, bad + wrong
+        count = _take(block, tau, hits, bad, space, codes, count, first + start)
+        if count < 0:
+            break
     return count
 
 
@@ -200,9 +205,7 @@ def select_momentum(
     settings: Array,
     nesterov: bool,
     residual: Array,
-    bits: Array,
     tau: float,
-    limit: Array,
     codes: Array,
     count: int,
     first: int,
@@ -212,28 +215,29 @@ def select_momentum(
     `settings` are rate, decay, momentum and 1 - dampening.
     """
     rate, decay, momentum, keep = settings[0], settings[1], settings[2], settings[3]
-    marks = np.empty(BLOCK, np.uint8)
-    eights = marks.view(np.uint64)
-    floor, mask, top = limit[0], limit[1], limit[2]
+    space = _space()
+    marks = space[0]
     for start in range(0, len(residual), BLOCK):
         block, slope = residual[start : start + BLOCK], gradient[start : start + BLOCK]
         speed = velocity[start : start + BLOCK]
+        hits = bad = _count(0)
         if decay == 0 and not nesterov:
             for i in range(len(block)):
                 speed[i] = momentum * speed[i] + keep * slope[i]
                 block[i] -= rate * speed[i]
+                hit, wrong = _mark(marks, i, block[i], tau)
+                hits, bad = hits + hit, bad + wrong
         else:
             weights = parameters[start : start + BLOCK]
             for i in range(len(block)):
                 steep = slope[i] + decay * weights[i]
                 speed[i] = momentum * speed[i] + keep * steep
                 block[i] -= rate * (steep + momentum * speed[i] if nesterov else speed[i])
-        pieces = bits[start : start + BLOCK]
-        peak = _peak(pieces, mask)
-        if peak >= floor:
-            if peak >= top:
-                return -1
-            count = _emit(block, pieces, tau, floor, mask, marks, eights, codes, count, first + start)
+                hit, wrong = _mark(marks, i, block[i], tau)
+                hits, bad = hits + hit, bad + wrong
+        count = _take(block, tau, hits, bad, space, codes, count, first + start)
+        if count < 0:
+            break
     return count
 
 
@@ -245,9 +249,7 @@ def select_adam(
     square: Array,
     settings: Array,
     residual: Array,
-    bits: Array,
     tau: float,
-    limit: Array,
     codes: Array,
     count: int,
     first: int,
@@ -259,9 +261,8 @@ def select_adam(
     """
     rate, fresh, beta2, fresh2 = settings[0], settings[1], settings[2], settings[3]
     root, eps, decay, shrink = settings[4], settings[5], settings[6], settings[7]
-    marks = np.empty(BLOCK, np.uint8)
-    eights = marks.view(np.uint64)
-    floor, mask, top = limit[0], limit[1], limit[2]
+    space = _space()
+    marks = space[0]
     for start in range(0, len(residual), BLOCK):
         block, slope = residual[start : start + BLOCK], gradient[start : start + BLOCK]
         moment, power = mean[start : start + BLOCK], square[start : start + BLOCK]
@@ -276,14 +277,14 @@ def select_adam(
                 moment[i] += (steep - moment[i]) * fresh
                 power[i] = power[i] * beta2 + steep * steep * fresh2
                 block[i] -= shrink * weights[i]
+        hits = bad = _count(0)
         for i in range(len(block)):
             block[i] -= rate * moment[i] / (np.sqrt(power[i]) * root + eps)
-        pieces = bits[start : start + BLOCK]
-        peak = _peak(pieces, mask)
-        if peak >= floor:
-            if peak >= top:
-                return -1
-            count = _emit(block, pieces, tau, floor, mask, marks, eights, codes, count, first + start)
+            hit, wrong = _mark(marks, i, block[i], tau)
+            hits, bad = hits + hit, bad + wrong
+        count = _take(block, tau, hits, bad, space, codes, count, first + start)
+        if count < 0:
+            break
     return count
 
 

@@ -36,18 +36,13 @@ _SPECIAL = ("maximize", "differentiable", "capturable", "amsgrad")
 class _Span:
     """Where one parameter lies in the vector, and the arrays over it."""
 
-    def __init__(self, parameter: nn.Parameter, start: int, vector: Array, residual: Tensor, bits: Array) -> None:
+    def __init__(self, parameter: nn.Parameter, start: int, vector: Array, residual: Tensor) -> None:
         self.parameter, self.start = parameter, start
         self.stop = start + parameter.numel()
         piece = residual[self.start : self.stop]
         self.view = piece.view(parameter.shape)
         self.residual: Array = piece.numpy()
-        self.bits = bits[self.start : self.stop]
         self.values = vector[self.start : self.stop]
-
-
-Selection = tuple[Any, Array]
-"""A threshold in the residual's type, and its bits; see `kernels.limits_of`."""
 
 
 class Stepper:
@@ -64,10 +59,9 @@ class Stepper:
 
     def __init__(self, parameters: Sequence[nn.Parameter], vector: Tensor, residual: Tensor, codes: Array) -> None:
         self._values: Array = vector.numpy()
-        bits = residual.view(torch.int32 if vector.dtype == torch.float32 else torch.int64).numpy()
         starts = np.cumsum([0, *(parameter.numel() for parameter in parameters)]).tolist()
         self._spans = [
-            _Span(parameter, start, self._values, residual, bits)
+            _Span(parameter, start, self._values, residual)
             for parameter, start in zip(parameters, starts, strict=False)
         ]
         self._codes = codes
@@ -80,16 +74,16 @@ class Stepper:
         thresholds : sequence of float
             One, or one for each parameter.
         """
-        limits = self._limits(thresholds)
+        quanta = self._quanta(thresholds)
         if not _hooked(optimizer) and all(_fuses(type(optimizer), group) for group in optimizer.param_groups):
-            return self._fused(optimizer, limits)
+            return self._fused(optimizer, quanta)
         if not reads_parameters(optimizer):
-            return self._on_residual(optimizer, limits)
-        return self._difference(optimizer, limits)
+            return self._on_residual(optimizer, quanta)
+        return self._difference(optimizer, quanta)
 
     def select(self, thresholds: Sequence[float]) -> int:
         """Select quanta from the residual as it is; see `step`."""
-        return self._select(self._limits(thresholds))
+        return self._select(self._quanta(thresholds))
 
     def add_codes(self, codes: Array, quantum: Any) -> None:
         """Add plus or minus `quantum` to the parameters that the codes name."""
@@ -103,24 +97,25 @@ class Stepper:
         """Return the same memory in the form that a residual post-processor takes."""
         return piece.numpy()
 
-    def _limits(self, thresholds: Sequence[float]) -> list[Selection]:
-        limits = [kernels.limits_of(one, self._values.dtype) for one in thresholds]
-        return limits * len(self._spans) if len(limits) == 1 else limits
+    def _quanta(self, thresholds: Sequence[float]) -> list[Any]:
+        """Return a threshold for each span, in the residual's type."""
+        quanta = [self._values.dtype.type(one) for one in thresholds]
+        return quanta * len(self._spans) if len(quanta) == 1 else quanta
 
-    def _select(self, limits: Sequence[Selection]) -> int:
-        return self._each(limits, lambda span: (kernels.select,))
+    def _select(self, quanta: Sequence[Any]) -> int:
+        return self._each(quanta, lambda span: (kernels.select,))
 
-    def _each(self, limits: Sequence[Selection], passes: Callable[[_Span], tuple[Any, ...]]) -> int:
+    def _each(self, quanta: Sequence[Any], passes: Callable[[_Span], tuple[Any, ...]]) -> int:
         """Run a kernel over each span; `passes` gives it and its first arguments."""
         count = 0
-        for span, (quantum, limit) in zip(self._spans, limits, strict=True):
+        for span, quantum in zip(self._spans, quanta, strict=True):
             kernel, *arguments = passes(span)
-            count = int(kernel(*arguments, span.residual, span.bits, quantum, limit, self._codes, count, span.start))
+            count = int(kernel(*arguments, span.residual, quantum, self._codes, count, span.start))
             if count < 0:
                 break
         return count
 
-    def _fused(self, optimizer: Optimizer, limits: Sequence[Selection]) -> int:
+    def _fused(self, optimizer: Optimizer, quanta: Sequence[Any]) -> int:
         groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
 
         def passes(span: _Span) -> tuple[Any, ...]:
@@ -133,9 +128,9 @@ class Stepper:
 
         # A learning-rate schedule looks here for whether the optimizer came first.
         optimizer._opt_called = True  # type: ignore[attr-defined]
-        return self._each(limits, passes)
+        return self._each(quanta, passes)
 
-    def _on_residual(self, optimizer: Optimizer, limits: Sequence[Selection]) -> int:
+    def _on_residual(self, optimizer: Optimizer, quanta: Sequence[Any]) -> int:
         held = [span.parameter.data for span in self._spans]
         try:
             for span in self._spans:
@@ -144,13 +139,13 @@ class Stepper:
         finally:
             for span, data in zip(self._spans, held, strict=True):
                 span.parameter.data = data
-        return self._select(limits)
+        return self._select(quanta)
 
-    def _difference(self, optimizer: Optimizer, limits: Sequence[Selection]) -> int:
+    def _difference(self, optimizer: Optimizer, quanta: Sequence[Any]) -> int:
         before = [span.values.copy() for span in self._spans]
         optimizer.step()
         waiting = iter(before)
-        return self._each(limits, lambda span: (kernels.select_difference, span.values, next(waiting)))
+        return self._each(quanta, lambda span: (kernels.select_difference, span.values, next(waiting)))
 
 
 def reads_parameters(optimizer: Optimizer) -> bool:

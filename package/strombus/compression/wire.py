@@ -75,7 +75,9 @@ def pack_codes(codes: Array, count: int, length: int, thresholds: Array) -> byte
     sparse, ternary = (bits + 7) // 8, (length + 4) // 5
     if sparse <= ternary:
         payload, body = _start(Encoding.SPARSE, shift, length, count, thresholds, sparse)
-        pack_rice(codes, count, shift, body)
+        words = np.empty(sparse // 8 + 1, np.uint64)
+        pack_rice(codes, count, shift, words)
+        body[:] = words.view(np.uint8)[:sparse]
     else:
         payload, body = _start(Encoding.TERNARY, 0, length, count, thresholds, ternary)
         pack_trits(codes, count, body)
@@ -183,5 +185,9 @@ def _read_body(encoding: Encoding, body: Array, count: int, shift: int, length: 
     if encoding == Encoding.SPARSE:
         # The shortest code has shift + 2 bits: what cannot hold `count` of them is not read at all.
         enough = 0 < count * (shift + 2) <= 8 * len(body)
-        return shift <= _LARGEST_SHIFT and enough and bool(unpack_rice(body, count, shift, length, codes))
+        if shift > _LARGEST_SHIFT or not enough:
+            return False
+        words = np.zeros(len(body) // 8 + 2, np.uint64)
+        words.view(np.uint8)[: len(body)] = body
+        return bool(unpack_rice(words, len(body), count, shift, length, codes))
     return not shift and count > 0 and len(body) == (length + 4) // 5 and unpack_trits(body, length, codes) == count

@@ -194,7 +194,7 @@ def keep_freed_memory() -> None:
     step, and then pays for fresh pages each time: a plain loop over a network of 7.4 MB was 1.3 to 1.5 times as
     fast with this (measured in a Dask worker).
     """
-    if "MALLOC_TRIM_THRESHOLD_" in os.environ and sys.platform == "linux":
+    if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
         if mallopt is not None:
             mallopt(_M_TRIM_THRESHOLD, 64 << 20)

@@ -27,12 +27,16 @@ def test_every_width_and_long_runs_of_ones(shift, largest):
         codes = (2 * indices + rng.integers(0, 2, count)).astype(np.uint32)
         bits = spelt_out(codes, shift)
         assert rice_bits(codes, count, shift) == len(bits)
-        out = np.zeros((len(bits) + 7) // 8, np.uint8)
-        pack_rice(codes, count, shift, out)
-        assert np.array_equal(out, np.packbits(np.array(bits, np.uint8), bitorder="little"))
+        size = (len(bits) + 7) // 8
+        words = np.zeros(size // 8 + 2, np.uint64)
+        pack_rice(codes, count, shift, words)
+        assert np.array_equal(words.view(np.uint8)[:size], np.packbits(np.array(bits, np.uint8), bitorder="little"))
+        assert not words.view(np.uint8)[size:].any()
         back, length = np.empty(count, np.uint32), int(indices[-1]) + 1
-        assert unpack_rice(out, count, shift, length, back)
+        assert unpack_rice(words, size, count, shift, length, back)
         assert np.array_equal(back, codes)
-        assert not unpack_rice(out, count, shift, length - 1, back)
-        assert not unpack_rice(out[:-1], count, shift, length, back)
-        assert not unpack_rice(np.full(len(out), 255, np.uint8), count, shift, length, back)
+        assert not unpack_rice(words, size, count, shift, length - 1, back)
+        assert not unpack_rice(words, size - 1, count, shift, length, back)
+        spoilt = np.zeros_like(words)
+        spoilt.view(np.uint8)[:size] = 255
+        assert not unpack_rice(spoilt, size, count, shift, length, back)
