@@ -237,7 +237,8 @@ class Replica:
 
     def _gradients(self, batch: Tensors, source: Batch, check: bool = True) -> tuple[float, float]:
         """Leave the minibatch's gradient on the parameters; return its loss and count."""
-        self.optimizer.zero_grad()
+        for parameter in self.flat.parameters:
+            parameter.grad = None
         slices = self._network.accumulate
         loss, count = self._backward(batch) if slices == 1 else self._accumulate(batch, slices)
         if self._regularization:

@@ -23,7 +23,7 @@ from strombus.worker.peers import Kind, Peers
 __all__ = ["Carried", "Settler"]
 
 _RESIDUAL = "residual"
-_SHARE = 0.05
+_SHARE = 0.01
 """Part of the training time that sending whole parameters between epochs may take."""
 
 
@@ -39,7 +39,7 @@ class Settler:
 
     Members that add one another's updates as they come end an epoch with the same updates added in
     different orders: their parameters differ by rounding. Rank 0's are then sent to all, after the first
-    epoch and from then on as often as it costs at most 5 % of the time.
+    epoch and from then on as often as it costs at most 1 % of the time.
 
     Parameters
     ----------
