@@ -197,7 +197,13 @@ class Fit:
         for callback in self.callbacks:
             callback.on_round(progress)
 
-    def on_epoch(self, epoch: int, state: NetworkState | None, validation: Mapping[str, float] | None = None) -> bool:
+    def on_epoch(
+        self,
+        epoch: int,
+        state: NetworkState | None,
+        validation: Mapping[str, float] | None = None,
+        seconds: float | None = None,
+    ) -> bool:
         """Give the network the epoch's parameters, validate, and ask the callbacks whether to stop."""
         if state is not None:
             self.network.load_state(state)
@@ -210,7 +216,7 @@ class Fit:
             examples=self._examples,
             minibatches=self._minibatches,
             score=self._score,
-            seconds=time.perf_counter() - self._started,
+            seconds=time.perf_counter() - self._started if seconds is None else seconds,
             validation=validation or {},
         )
         self._records.append(record)

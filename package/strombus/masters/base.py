@@ -83,7 +83,13 @@ class Observer(Protocol):
     def on_round(self, progress: Progress) -> None:
         """Take note of a round that has ended."""
 
-    def on_epoch(self, epoch: int, state: NetworkState | None, validation: Mapping[str, float] | None = None) -> bool:
+    def on_epoch(
+        self,
+        epoch: int,
+        state: NetworkState | None,
+        validation: Mapping[str, float] | None = None,
+        seconds: float | None = None,
+    ) -> bool:
         """Take note of an epoch that has ended; return True to stop.
 
         Parameters
@@ -92,6 +98,8 @@ class Observer(Protocol):
             None where the observer does not wait (`TrainingJob.waits`) and the state stayed with the workers.
         validation : mapping, optional
             Figures of a master that validates by itself.
+        seconds : float, optional
+            What the epoch took where it was trained, for a master that hears of it later.
         """
 
 

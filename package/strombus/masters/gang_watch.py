@@ -92,7 +92,7 @@ class GangWatch:
             return
         epoch = self._epoch
         state = unpack_state(bytes(self._state)) if self._job.waits else None
-        stop = self._job.observer.on_epoch(epoch, state, self._validation())
+        stop = self._job.observer.on_epoch(epoch, state, self._validation(), self._seconds())
         if self._job.waits:
             self._words.append({"epoch": epoch, "stop": bool(stop)})
         self._epoch, self._round = epoch + 1, 0
@@ -100,6 +100,10 @@ class GangWatch:
         early, self._early = self._early, []
         for rank, event in early:
             self.on_event(rank, event)
+
+    def _seconds(self) -> float:
+        """Return what the epoch took the slowest member, by its own clock: reports come in bunches."""
+        return max(values["seconds"] for values in self._ended.values())
 
     def _validation(self) -> dict[str, float] | None:
         """Return the figures of all members' shares of the validation data, added up in rank order."""

@@ -182,7 +182,7 @@ class _Training:
     # -- one epoch
 
     def _epoch(self, epoch: int) -> None:
-        feed, rank = self.work.feed, self.member.rank
+        feed, rank, started = self.work.feed, self.member.rank, time.perf_counter()
         ranges = feed.ranges(self.work.repartitioner, epoch, self.member.size)
         self.mixer.start([feed.sizes(part.rows) for part in ranges])
         seed_torch(self.replica, feed.seed, epoch, rank)
@@ -191,7 +191,8 @@ class _Training:
         with self.recorder.phase("epoch_end"):
             note = self.settler.note(last=epoch == self.work.epochs[-1])
             self.settler.settle(note, self.mixer.finish(note), ranges[rank].rows)
-        self._tell("epoch", epoch, self._validate())
+        figures = self._validate()
+        self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started})
 
     def _batches(self, epoch: int, part: Partition) -> Iterator[DataSet | MultiDataSet]:
         if not part.rows:
