@@ -38,8 +38,8 @@ class Settler:
     """Brings the members of a gang to one state.
 
     Members that add one another's updates as they come end an epoch with the same updates added in
-    different orders: their parameters differ by rounding. Rank 0's are then sent to all, after the first
-    epoch and from then on as often as it costs at most 1 % of the time.
+    different orders: their parameters differ by rounding. Rank 0's are then sent to all: after the first
+    epoch, from then on as often as it costs at most 1 % of the time, and when the fit is over.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ class Settler:
         """Go on with what an earlier fit ended with."""
         self._compressor.load(carried.compressor)
 
-    def note(self, last: bool) -> bytes:
-        """Return what the others must know of this member when it ends an epoch, the fit's last or not."""
-        sends = self._peers.rank == 0 and not self._exact and (last or time.monotonic() >= self._due)
+    def note(self) -> bytes:
+        """Return what the others must know of this member when it ends an epoch."""
+        sends = self._peers.rank == 0 and not self._exact and time.monotonic() >= self._due
         return json.dumps({"iteration": self._replica.iteration, "sends": sends}).encode()
 
     def settle(self, own: bytes, notes: Mapping[int, bytes], rows: int) -> None:
@@ -104,7 +104,9 @@ class Settler:
         return self._collect({})
 
     def final_state(self) -> tuple[NetworkState | None, Carried | None]:
-        """Return, on rank 0, `current_state`, and the mean residual with rank 0's thresholds; nothing elsewhere."""
+        """Make all parameters rank 0's; return there `current_state`, and the mean residual with its thresholds."""
+        if not self._exact:
+            self._send_parameters()
         mine = self._compressor.state()
         state = self._collect({_RESIDUAL: mine.residual})
         if state is None or state.updater is None:

@@ -189,7 +189,7 @@ class _Training:
         for batch in self._batches(epoch, ranges[rank]):
             self._step(epoch, batch)
         with self.recorder.phase("epoch_end"):
-            note = self.settler.note(last=epoch == self.work.epochs[-1])
+            note = self.settler.note()
             self.settler.settle(note, self.mixer.finish(note), ranges[rank].rows)
         figures = self._validate()
         self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started})
