@@ -18,12 +18,15 @@ __all__ = [
 
 transports = Registry(
     "transport",
-    {"zeromq": "strombus.transport.zeromq:ZeroMQTransport"},
+    {
+        "memory": "strombus.transport.memory:MemoryTransport",
+        "zeromq": "strombus.transport.zeromq:ZeroMQTransport",
+    },
     group="strombus.transports",
 )
 
 
-def make_transport(name: str, seat: Seat, options: TransportOptions) -> Transport:
-    """Return a member's end of the transport called `name`; ConfigurationError lists those that there are."""
-    made: Transport = transports[name](seat, options)
+def make_transport(kind: str | type[Transport], seat: Seat, options: TransportOptions) -> Transport:
+    """Return a member's end of a transport, given by class or name; ConfigurationError lists the names there are."""
+    made: Transport = (transports[kind] if isinstance(kind, str) else kind)(seat, options)
     return made

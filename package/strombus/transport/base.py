@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
+
+from strombus.transport.topology import Topology
 
 __all__ = ["Keys", "Message", "Seat", "Transport", "TransportFigures", "TransportOptions"]
 
@@ -46,13 +49,22 @@ class Keys:
 
 @dataclass(frozen=True)
 class Seat:
-    """A member's place in its gang; see `strombus.executors.base.Member`."""
+    """A member's place in its gang; see `strombus.executors.base.Member`.
+
+    Parameters
+    ----------
+    keys : Keys or None
+        Made for the gang; a transport within one process needs none.
+    towards : str, optional
+        A host that all members reach, if one is known; see `strombus.transport.addresses.own_address`.
+    """
 
     rank: int
     size: int
     run_id: str
     attempt: int
     keys: Keys | None = None
+    towards: str | None = None
 
 
 @dataclass
@@ -71,29 +83,46 @@ class TransportOptions(BaseModel):
     Parameters
     ----------
     host : str, optional
-        This member's address as the others reach it; else the environment's STROMBUS_HOST, else the address of
-        the interface that leads outwards.
+        This member's address as the others reach it.
+    network_mask : str, optional
+        Instead, a network such as "10.0.0.0/8" in which each member has an address (DL4J: ``networkMask``). Without
+        either it is the environment's STROMBUS_HOST, else the address of the interface that leads outwards.
     ports : (int, int), optional
         First and last port to listen on; by default whatever is free.
     connect_timeout, send_timeout : float
         Seconds to meet the others, and to hand over one message to a slow reader.
     dead_after : float
         Seconds without a connection after which a member is lost.
-    queue : int
-        Messages that may wait for one reader.
+    queue, window : int
+        Messages, and bytes of them, that may wait for one reader; they are kept until it has them, and go out
+        again when a connection breaks.
     largest_message : int
         Bytes.
+    topology : {"auto", "mesh", "tree", "star"}
+        Who is connected to whom. "mesh": all with all. "tree": members pass on what eight others below and
+        one above them say. "star": all through rank 0, whose port is then the only one. "auto" is a mesh of up to 16
+        members and a tree of more (DL4J: ``meshBuildMode``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
     host: str | None = None
+    network_mask: str | None = None
     ports: tuple[int, int] | None = None
     connect_timeout: float = Field(default=30.0, gt=0)
     send_timeout: float = Field(default=30.0, gt=0)
     dead_after: float = Field(default=5.0, gt=0)
     queue: int = Field(default=64, ge=1)
+    window: int = Field(default=2**26, ge=1)
     largest_message: int = Field(default=2**30, ge=2**10)
+    topology: Topology = "auto"
+
+    @field_validator("network_mask")
+    @classmethod
+    def _a_network(cls, value: str | None) -> str | None:
+        if value is not None:
+            ipaddress.IPv4Network(value, strict=False)
+        return value
 
 
 class Transport(ABC):

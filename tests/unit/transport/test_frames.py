@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from strombus.errors import WireError
-from strombus.transport.frames import HEADER_SIZE, Lane, pack, parse
+from strombus.transport.frames import ALL, HEADER_SIZE, Frame, Lane, pack, parse
 
 LANE = Lane.of("run", 3)
 words = st.integers(0, 2**64 - 1)
 
 
-@given(st.integers(0, 255), st.integers(0, 2**32 - 1), words, words, st.binary(max_size=300))
-def test_frames_come_back(kind, origin, number, step, payload):
-    frame = parse(pack(LANE, kind, origin, number, step, payload), LANE)
-    assert (frame.kind, frame.origin, frame.number, frame.step, bytes(frame.payload)) == (
-        kind,
-        origin,
-        number,
-        step,
-        payload,
-    )
+frames = st.builds(
+    Frame,
+    kind=st.integers(0, 255),
+    origin=st.integers(0, 2**32 - 1),
+    step=words,
+    payload=st.binary(max_size=300),
+    to=st.integers(0, ALL),
+    sequence=words,
+)
+
+
+@given(frames, words, words)
+def test_frames_come_back(frame, number, taken):
+    back = parse(pack(LANE, frame, number, taken), LANE)
+    assert back.checksum == zlib.crc32(frame.payload)
+    assert bytes(back.payload) == frame.payload
+    assert back._replace(payload=b"", checksum=None) == frame._replace(payload=b"", number=number, taken=taken)
+
+
+@given(frames, words, words, words)
+def test_a_frame_passed_on_is_the_same_under_another_number(frame, number, taken, other):
+    arrived = parse(pack(LANE, frame, number, taken), LANE)
+    assert pack(LANE, arrived, other, taken) == pack(LANE, frame, other, taken)
 
 
 @pytest.mark.parametrize("other", [Lane.of("run", 2), Lane.of("another", 3)])
 def test_frames_of_another_run_or_attempt_are_none(other):
-    assert parse(pack(other, 1, 0, 0, 0, b"x"), LANE) is None
+    assert parse(pack(other, Frame(1, 0, 0, b"x"), 0, 0), LANE) is None
 
 
 def test_a_frame_keeps_its_own_copy():
     payload = bytearray(b"before")
-    frame = pack(LANE, 1, 0, 0, 0, payload)
+    frame = pack(LANE, Frame(1, 0, 0, payload), 0, 0)
     payload[:] = b"behind"
     assert bytes(parse(frame, LANE).payload) == b"before"
 
@@ -41,7 +56,9 @@ def test_a_frame_keeps_its_own_copy():
 def test_a_hundred_thousand_mutated_frames():
     """None that differs from what was sent is taken: the checksum covers every byte."""
     rng = np.random.default_rng(3)
-    originals = [pack(LANE, 1, 2, 3, 4, bytes(rng.integers(0, 256, size, np.uint8))) for size in (0, 1, 50, 400)]
+    originals = [
+        pack(LANE, Frame(1, 2, 4, bytes(rng.integers(0, 256, size, np.uint8)), 5, 6), 3, 7) for size in (0, 1, 50, 400)
+    ]
     for turn in range(100_000):
         original = originals[turn % 4]
         data = bytearray(original)

@@ -230,7 +230,7 @@ def test_closing_frees_the_port_and_ends_the_threads():
 
 
 def test_bad_options_and_names():
-    with pytest.raises(ConfigurationError, match="known: zeromq"):
+    with pytest.raises(ConfigurationError, match="known: memory, zeromq"):
         make_transport("zmq", Seat(0, 1, "run", 0), OPTIONS)
     with pytest.raises(ConfigurationError, match="make_keys"):
         make_transport("zeromq", Seat(0, 2, "run", 0), OPTIONS)
