@@ -143,11 +143,20 @@ class LinkedTransport(Transport):
             self._leave()
             while any(link.window for link in self._open_links()) and self._may_wait(deadline):
                 self._advance(_SLICE)
-            self._ended = True
+        self._free(max(deadline - time.monotonic(), _LAST_WORDS))
+
+    def abort(self) -> None:
+        """Free everything without a word, as the death of the process would."""
+        if not self._closed:
+            self._closed = self._left = True
+            self._free(0.0)
+
+    def _free(self, linger: float) -> None:
+        self._ended = True
         if self._thread is not None:
             self._wire.wake()
             self._thread.join()
-        self._wire.close(max(deadline - time.monotonic(), _LAST_WORDS))
+        self._wire.close(linger)
 
     # -- their parts
 
@@ -233,7 +242,7 @@ class LinkedTransport(Transport):
                 self._take(rank, what)
         for link in self._links.values() if self._relays else ():
             while link.held and self._deliver(link, link.held[0]):
-                link.finish(link.held.popleft())
+                self._finish(link, link.held.popleft())
         for link in self._links.values():
             if link.cursor < link.sent:
                 self._flush(link)
@@ -276,34 +285,29 @@ class LinkedTransport(Transport):
             link.damaged += 1
             if link.damaged > _DAMAGED:
                 raise
-            self._ask(link)
+            link.gap = True
             return
         if frame is None:
             return
         link.acknowledge(frame.taken)
         if frame.kind in _CONTROL and frame.kind != _BYE:
             self._obey(link, frame)
-        elif frame.number > link.taken:
-            self._ask(link)
-        elif frame.number == link.taken:  # else it came before
-            link.taken += 1
-            link.damaged = 0
-            link.asking.reset()
-            if link.held or not self._deliver(link, frame):
-                link.held.append(frame)
-            else:
-                link.finish(frame)
+        else:
+            for due in link.in_order(frame):
+                if link.held or not self._deliver(link, due):
+                    link.held.append(due)
+                else:
+                    self._finish(link, due)
 
-    def _ask(self, link: Link) -> None:
-        """Ask for what is missing."""
-        if link.asking.due(time.monotonic(), at_once=True):
-            self._tell(link, _RESEND, link.taken)
+    def _finish(self, link: Link, frame: Frame) -> None:
+        link.finish(frame)
+        if frame.kind == _BYE:
+            self._tell(link, _ACK)  # the neighbour waits for that
 
     def _obey(self, link: Link, frame: Frame) -> None:
         if frame.kind == _ACK:
-            if frame.number > link.taken:
-                self._ask(link)
-            elif frame.step:
+            link.gap |= frame.number > link.taken
+            if frame.step:
                 self._tell(link, _ACK)
             return
         link.rewind(frame.step)
@@ -379,15 +383,29 @@ class LinkedTransport(Transport):
         elif not link.up:
             if link.dialled and link.asking.due(now):
                 self._tell(link, _HELLO, link.taken)
+        elif link.gap:
+            self._look_for_missing(link, now)
         elif link.window and link.prodding.due(now):
             self._tell(link, _ACK, 1)
         elif now < link.suspect_until:
             self._tell(link, _ACK)
 
+    def _look_for_missing(self, link: Link, now: float) -> None:
+        """Ask for what is missing, and do not wait for it for ever."""
+        link.gap_since = now if link.gap_since is None else link.gap_since
+        if now - link.gap_since > self.options.send_timeout:
+            self._lose(
+                f"frame {link.taken} of member {link.rank} was lost, and did not come again within "
+                f"{self.options.send_timeout:g} s (option `send_timeout`); its sender keeps what was not acknowledged, "
+                "as much as options `queue` and `window` say",
+                link.rank,
+            )
+        elif link.asking.due(now):
+            self._tell(link, _RESEND, link.taken)
+
     def _take_leave_of(self, link: Link, blamed: int) -> None:
         """Note a neighbour's goodbye; above 0 it is one for the rank below that, who was lost."""
         link.gone = True
-        self._tell(link, _ACK)
         if blamed == link.rank + 1:
             self._lose(f"member {link.rank} left while others reached each other through it only", link.rank)
         elif blamed:

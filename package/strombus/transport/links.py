@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from strombus.errors import PeerLost, WireError
+from strombus.errors import WireError
 from strombus.transport.frames import Frame
 
 __all__ = ["Link", "Patience"]
@@ -32,11 +32,11 @@ class Patience:
         """Begin anew, with the first look."""
         self._wait, self._at = self._first, -1.0
 
-    def due(self, now: float, *, at_once: bool = False) -> bool:
-        """Say whether it is time; the first look is it only if `at_once`."""
+    def due(self, now: float) -> bool:
+        """Say whether it is time; the waiting starts with the first look."""
         if self._at < 0:
             self._at = now + self._wait
-            return at_once
+            return False
         if now < self._at:
             return False
         self._wait = min(2 * self._wait, self._longest)
@@ -77,8 +77,11 @@ class Link:
         self.done = 0  # of them, those that were delivered or passed on
         self.told = 0  # of them, those that the neighbour knows of
         self._owed = 0
-        self.held: deque[Frame] = deque()
-        self.asking = Patience(0.1)
+        self.held: deque[Frame] = deque()  # those that wait for room elsewhere
+        self.early: dict[int, Frame] = {}  # those that came before one that is missing
+        self.gap = False  # something is missing
+        self.gap_since: float | None = None
+        self.asking = Patience(0.02)
         self.damaged = 0
 
     # -- outwards
@@ -111,16 +114,31 @@ class Link:
         self.prodding.reset()
 
     def rewind(self, wanted: int) -> None:
-        """Have all frames from `wanted` on sent again."""
-        if not self.first <= wanted <= self.sent:
-            raise PeerLost(
-                f"member {self.rank} asks for frame {wanted} again, and only {self.first} to {self.sent - 1} are kept "
-                "(options `queue` and `window`)",
-                self.rank,
-            )
-        self.cursor = min(self.cursor, wanted)
+        """Have all frames from `wanted` on sent again; those before the window were acknowledged since it was asked."""
+        if wanted > self.sent:
+            raise WireError(f"member {self.rank} asks for frame {wanted} again, and {self.sent} were sent")
+        self.cursor = max(self.first, min(self.cursor, wanted))
 
     # -- inwards
+
+    def in_order(self, frame: Frame) -> list[Frame]:
+        """Take a frame; return those that are due: none while one before it is missing, or if it came before."""
+        if frame.number > self.taken:
+            self.gap = True
+            if frame.number < self.taken + self._frames:
+                self.early[frame.number] = frame
+            return []
+        due = []
+        next_one: Frame | None = frame if frame.number == self.taken else None
+        while next_one is not None:
+            due.append(next_one)
+            self.taken += 1
+            next_one = self.early.pop(self.taken, None)
+        if due:
+            self.gap, self.gap_since = bool(self.early), None
+            self.damaged = 0
+            self.asking.reset()
+        return due
 
     def finish(self, frame: Frame) -> None:
         """Note that a frame was delivered or passed on."""
