@@ -30,7 +30,7 @@ _SLICE = 0.02
 _DAMAGED = 8
 """Damaged frames in a row that are asked for again before it is an error."""
 _LAST_WORDS = 0.2
-"""Seconds that a goodbye may take to go out, however short the flush."""
+"""Seconds that the last acknowledgement, or a goodbye without a flush, may take to go out."""
 
 
 class LinkedTransport(Transport):
@@ -143,7 +143,7 @@ class LinkedTransport(Transport):
             self._leave()
             while any(link.window for link in self._open_links()) and self._may_wait(deadline):
                 self._advance(_SLICE)
-        self._free(max(deadline - time.monotonic(), _LAST_WORDS))
+        self._free(_LAST_WORDS)
 
     def abort(self) -> None:
         """Free everything without a word, as the death of the process would."""
@@ -285,7 +285,7 @@ class LinkedTransport(Transport):
             link.damaged += 1
             if link.damaged > _DAMAGED:
                 raise
-            link.gap = True
+            self._tell(link, _RESEND, link.taken)
             return
         if frame is None:
             return
