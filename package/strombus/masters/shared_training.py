@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_serializer, field_validator
 
 from strombus.compression import (
     AdaptiveThresholdAlgorithm,
@@ -25,7 +25,7 @@ from strombus.evaluation import Evaluation
 from strombus.masters.base import TrainingJob, TrainingMaster
 from strombus.masters.feeding import feed_of
 from strombus.masters.gang_watch import GangWatch
-from strombus.transport import TransportOptions, make_keys, transports
+from strombus.transport import Transport, TransportOptions, make_keys, transports
 from strombus.types import Capacity, NetworkState
 from strombus.worker.scoring import ScoringWork
 from strombus.worker.sharing import MemberResult, SharingOptions, SharingWork, share_training
@@ -64,8 +64,9 @@ class SharedTrainingMaster(TrainingMaster):
         Workers on each host; -1 means one for each slot of the backend.
     on_nonfinite : {"raise", "skip"}
         Whether an update with NaN or infinite values ends the fit, or is left out and counted.
-    transport : str
-        Name of a transport; "zeromq" is encrypted sockets between all workers.
+    transport : str or class
+        Name of a transport, or a `Transport` of one's own that passes `strombus.testing.transport_suite`; "zeromq" is
+        encrypted sockets between the workers.
     transport_options : TransportOptions
         Addresses, ports and deadlines.
     debug_longer_iterations : int
@@ -93,7 +94,7 @@ class SharedTrainingMaster(TrainingMaster):
     max_staleness: int | None = Field(default=4, ge=0)
     workers_per_node: int = Field(default=-1, ge=-1, alias="numWorkersPerNode")
     on_nonfinite: Literal["raise", "skip"] = "raise"
-    transport: str = "zeromq"
+    transport: str | type[Transport] = "zeromq"
     transport_options: TransportOptions = Field(default_factory=TransportOptions)
     debug_longer_iterations: int = Field(default=0, ge=0)
     encoding_debug_mode: bool = False
@@ -125,10 +126,14 @@ class SharedTrainingMaster(TrainingMaster):
 
     @field_validator("transport")
     @classmethod
-    def _known_transport(cls, value: str) -> str:
-        if value not in transports:
+    def _known_transport(cls, value: str | type[Transport]) -> str | type[Transport]:
+        if isinstance(value, str) and value not in transports:
             raise ValueError(f"no transport is called {value!r}; known: {', '.join(transports)}")
         return value
+
+    @field_serializer("transport", when_used="json")
+    def _name_transport(self, value: str | type[Transport]) -> str:
+        return value if isinstance(value, str) else value.name
 
     @field_validator("workers_per_node")
     @classmethod
@@ -141,6 +146,16 @@ class SharedTrainingMaster(TrainingMaster):
     def from_dict(cls, options: dict[str, Any]) -> SharedTrainingMaster:
         """Build a master from `to_dict`'s form, or from DL4J's; an unknown property is an error."""
         return super().from_dict(_without_dl4j_internals(options) if isinstance(options, dict) else options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as plain values; ConfigurationError where `transport` is a class without a name."""
+        given = self.transport
+        if not isinstance(given, str) and (given.name not in transports or transports[given.name] is not given):
+            raise ConfigurationError(
+                f"transport={given.__name__} cannot be written, since no name leads back to it: add an entry point to "
+                f"the group strombus.transports; known: {', '.join(transports)}"
+            )
+        return super().to_dict()
 
     def count_workers(self, capacity: Capacity) -> int | None:
         """Return how many members train; see `workers_per_node`."""

@@ -51,7 +51,7 @@ class SharingOptions:
     combine: Literal["mean", "sum"]
     max_staleness: int | None
     compression: Compression
-    transport: str
+    transport: str | type[Transport]
     transport_options: TransportOptions
     patience: float
     pause: float = 0.0

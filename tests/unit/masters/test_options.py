@@ -12,6 +12,7 @@ import yaml
 import strombus as sb
 from strombus.errors import ConfigurationError, StrombusWarning
 from strombus.masters import masters
+from strombus.transport.zeromq import ZeroMQTransport
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "masters"
 Master = sb.ParameterAveragingTrainingMaster
@@ -174,3 +175,20 @@ def test_when_and_how_choose_the_repartitioner(options, parts, workers, expected
             return {}
 
     assert Master(**options).choose_repartitioner(Parts(), workers).name == expected
+
+
+def test_a_transport_is_written_by_its_name_or_not_at_all():
+    class Mine(ZeroMQTransport):
+        name = "mine"
+
+    class Posing(ZeroMQTransport):
+        name = "memory"
+
+    master = sb.SharedTrainingMaster(transport=ZeroMQTransport)
+    assert sb.SharedTrainingMaster.from_json(master.to_json()).transport == "zeromq"
+    for kind in (Mine, Posing):
+        with pytest.raises(ConfigurationError, match=rf"{kind.__name__} cannot be written.*strombus\.transports"):
+            sb.SharedTrainingMaster(transport=kind).to_json()
+    for wrong in ("carrier pigeon", int):
+        with pytest.raises(ConfigurationError, match="transport"):
+            sb.SharedTrainingMaster(transport=wrong)

@@ -1,0 +1,112 @@
+"""Connections that are cut, and frames that do not come back: nothing is lost, or it is named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from strombus.errors import PeerLost, WireError
+from strombus.testing.links import CuttingProxy
+from strombus.testing.transport_suite import gang, in_threads, take
+from strombus.transport import Seat, TransportOptions, make_keys, make_transport
+from strombus.transport.frames import HEADER_SIZE, Frame
+from strombus.transport.links import Link
+from strombus.transport.memory import MemoryTransport
+
+OPTIONS = TransportOptions(host="127.0.0.1", connect_timeout=20, dead_after=10.0, send_timeout=10)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_connection_that_is_cut_again_and_again_loses_nothing(seed):
+    steps, payload = 300, bytes(30_000)
+    keys = make_keys()
+    ends = [make_transport("zeromq", Seat(rank, 2, "run", 0, keys), OPTIONS) for rank in range(2)]
+    addresses = [end.address() for end in ends]
+    proxy = CuttingProxy(*json.loads(addresses[0]))
+    addresses[0] = json.dumps(["127.0.0.1", proxy.port]).encode()
+
+    def talk(end):
+        mine = []
+        for step in range(steps):
+            end.send(1, step, payload)
+            mine += end.receive(0.003)
+        mine += take(end, steps - len(mine))
+        return mine + take(end, 1, 1.0)  # none comes twice, and the other may need something again
+
+    try:
+        in_threads(ends, lambda end: end.connect(addresses))
+        with proxy.cutting(seed, (0.02, 0.2)) as moments:
+            heard = in_threads(ends, talk)
+        assert len(moments) >= 2
+        for messages in heard:
+            assert [message.step for message in messages] == list(range(steps))
+        sent = sum(end.figures.bytes_sent for end in ends)
+        assert sent > 2 * steps * (len(payload) + HEADER_SIZE) + len(payload)  # something did go twice
+    finally:
+        in_threads(ends, lambda end: end.close(flush=1.0))
+        proxy.close()
+
+
+def test_a_connection_that_is_not_made_again_is_a_loss():
+    keys = make_keys()
+    options = OPTIONS.model_copy(update={"dead_after": 0.5})
+    ends = [make_transport("zeromq", Seat(rank, 2, "run", 0, keys), options) for rank in range(2)]
+    addresses = [end.address() for end in ends]
+    proxy = CuttingProxy(*json.loads(addresses[0]))
+    addresses[0] = json.dumps(["127.0.0.1", proxy.port]).encode()
+    in_threads(ends, lambda end: end.connect(addresses))
+    proxy.close()
+
+    def lose(end):
+        with pytest.raises(PeerLost, match=r"was lost.*0\.5 s \(option `dead_after`\)") as caught:
+            take(end, 1, 10.0)
+        end.close(flush=0.0)
+        return caught.value.rank
+
+    assert in_threads(ends, lose) == [1, 0]
+
+
+def test_a_frame_that_never_comes_again_is_named():
+    options = OPTIONS.model_copy(update={"send_timeout": 0.3})
+    with gang(MemoryTransport, 2, options) as ends:
+        link = ends[0]._links[1]
+        ends[0].send(1, 0, b"kept")
+        assert [message.step for message in take(ends[1], 1)] == [0]
+        link.window.clear()
+        link.first = link.cursor = link.sent = 3  # as if 1 and 2 had been sent, and forgotten
+        ends[0].send(1, 1, b"later")
+        with pytest.raises(PeerLost, match=r"frame 1 of member 0 was lost.*`queue` and `window`"):
+            take(ends[1], 1, 10.0)
+
+
+def test_a_link_gives_out_each_frame_once_and_in_order():
+    link = Link(1, False, frames=4, volume=1000)
+    frames = [Frame(1, 1, step, b"x", number=step) for step in range(5)]
+    assert link.in_order(frames[1]) == []
+    assert link.gap
+    assert link.in_order(frames[2]) == []
+    assert link.in_order(frames[0]) == frames[:3]
+    assert not link.gap
+    assert link.in_order(frames[1]) == []
+    assert link.in_order(frames[3]) == frames[3:4]
+
+
+def test_a_link_keeps_what_was_not_acknowledged_and_no_more():
+    link = Link(1, False, frames=3, volume=100)
+    assert link.has_room(1000)  # alone
+    for number in range(3):
+        assert link.has_room(30)
+        link.add(bytes([number]) * 30)
+        link.cursor += 1
+    assert not link.has_room(1)
+    link.rewind(1)
+    assert link.next_frame() == b"\1" * 30
+    link.acknowledge(2)
+    assert (link.first, link.cursor, len(link.window)) == (2, 2, 1)
+    link.rewind(0)  # asked before that
+    assert link.next_frame() == b"\2" * 30
+    assert not link.has_room(80)
+    for call in (link.acknowledge, link.rewind):
+        with pytest.raises(WireError, match="frame"):
+            call(5)
