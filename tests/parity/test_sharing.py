@@ -12,9 +12,12 @@ import torch
 from helpers.networks import make_batch_norm, make_data, make_network, plain_loop
 
 import strombus as sb
+from strombus.errors import ExecutorError
 from strombus.executors.base import Executor
 from strombus.executors.local import LocalExecutor
 from strombus.partitioning import batch_sizes
+from strombus.transport import TransportOptions
+from strombus.transport.zeromq import ZeroMQTransport
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -214,3 +217,15 @@ def test_lbfgs_is_refused(pair):
     network = sb.MultiLayerNetwork(make_network().module, torch.nn.CrossEntropyLoss(), torch.optim.LBFGS)
     with pytest.raises(sb.errors.GangError, match="ParameterAveragingTrainingMaster"):
         fit(pair, network, make_data(8), workers=1)
+
+
+def test_a_transport_of_ones_own_is_taken_by_its_class(backend):
+    options = TransportOptions(topology="star")
+    network = make_network("sgd")
+    _, result = fit(backend, network, make_data(32), transport=ZeroMQTransport, transport_options=options, workers=2)
+    assert result.examples == 32
+
+
+def test_the_memory_transport_refuses_members_that_are_processes(backend):
+    with pytest.raises(ExecutorError, match=r"threads of one process.*transport='zeromq'"):
+        fit(backend, make_network("sgd"), make_data(32), transport="memory", workers=2)

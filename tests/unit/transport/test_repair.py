@@ -70,7 +70,7 @@ def test_a_connection_that_is_not_made_again_is_a_loss():
 def test_a_frame_that_never_comes_again_is_named():
     options = OPTIONS.model_copy(update={"send_timeout": 0.3})
     with gang(MemoryTransport, 2, options) as ends:
-        link = ends[0]._links[1]
+        link = ends[0]._switch.links[1]
         ends[0].send(1, 0, b"kept")
         assert [message.step for message in take(ends[1], 1)] == [0]
         link.window.clear()
