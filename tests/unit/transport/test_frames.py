@@ -24,6 +24,9 @@ frames = st.builds(
     payload=st.binary(max_size=300),
     to=st.integers(0, ALL),
     sequence=words,
+    number=st.just(0),
+    taken=st.just(0),
+    checksum=st.none(),
 )
 
 
