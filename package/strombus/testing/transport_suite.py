@@ -295,14 +295,18 @@ class TransportSuite:
         with self._gang() as ends:
             *others, leaver = ends
             leaver.send(1, 0, b"last words")
+            until = time.monotonic() + self.options.dead_after + 1.0
+
+            def hear(end: Transport) -> list[bytes]:
+                found = take(end, 1)
+                while time.monotonic() < until:
+                    found += end.receive(0.05)
+                return [bytes(message.payload) for message in found]
+
             closing = threading.Thread(target=leaver.close)
             closing.start()
-            for messages in in_threads(others, lambda end: take(end, 1)):
-                assert bytes(messages[0].payload) == b"last words"
+            assert in_threads(others, hear) == [[b"last words"]] * len(others)
             closing.join(PATIENCE)
-            deadline = time.monotonic() + self.options.dead_after + 0.5
-            while time.monotonic() < deadline:
-                assert others[0].receive(0.05) == []
             others[0].send(1, 1, b"to who is left")
             for messages in in_threads(others[1:], lambda end: take(end, 1)):
                 assert [message.step for message in messages] == [1]
