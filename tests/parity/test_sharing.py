@@ -219,13 +219,13 @@ def test_lbfgs_is_refused(pair):
         fit(pair, network, make_data(8), workers=1)
 
 
-def test_a_transport_of_ones_own_is_taken_by_its_class(backend):
+def test_a_transport_of_ones_own_is_taken_by_its_class(pair):
     options = TransportOptions(topology="star")
     network = make_network("sgd")
-    _, result = fit(backend, network, make_data(32), transport=ZeroMQTransport, transport_options=options, workers=2)
+    _, result = fit(pair, network, make_data(32), transport=ZeroMQTransport, transport_options=options, workers=2)
     assert result.examples == 32
 
 
-def test_the_memory_transport_refuses_members_that_are_processes(backend):
+def test_the_memory_transport_refuses_members_that_are_processes(pair):
     with pytest.raises(ExecutorError, match=r"threads of one process.*transport='zeromq'"):
-        fit(backend, make_network("sgd"), make_data(32), transport="memory", workers=2)
+        fit(pair, make_network("sgd"), make_data(32), transport="memory", workers=2)

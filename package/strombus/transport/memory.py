@@ -8,6 +8,7 @@ import secrets
 import socket
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
@@ -82,12 +83,6 @@ class MemoryWire(Wire):
 
     def dial(self, rank: int, address: bytes) -> None:
         """Note the connection, which is there already."""
-        if json.loads(address)[2] != self._hub.token:
-            raise ConfigurationError(
-                f"the memory transport joins threads of one process: member {self.seat.rank} is in process "
-                f"{os.getpid()} of {socket.gethostname()}, member {rank} in {self.place(address)}; take "
-                "transport='zeromq' where members are processes"
-            )
         self._box.put((rank, Change.MADE))
 
     def hand_over(self, rank: int, frame: bytes) -> bool:
@@ -124,3 +119,15 @@ class MemoryTransport(LinkedTransport):
 
     name: ClassVar[str] = "memory"
     wire_class: ClassVar[type[Wire]] = MemoryWire
+
+    def connect(self, addresses: Sequence[bytes]) -> None:
+        """Meet the others; where one is in another process, each member raises ConfigurationError at once."""
+        own = addresses[self.seat.rank]
+        for rank, address in enumerate(addresses):
+            if json.loads(address)[2] != json.loads(own)[2]:
+                raise ConfigurationError(
+                    f"the memory transport joins threads of one process: member {self.seat.rank} is in "
+                    f"{self._wire.place(own)}, member {rank} in {self._wire.place(address)}; take transport='zeromq' "
+                    "where members are processes"
+                )
+        super().connect(addresses)
