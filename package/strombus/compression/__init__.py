@@ -16,6 +16,7 @@ from strombus.compression.thresholds import (
     ThresholdState,
     threshold_algorithms,
 )
+from strombus.compression.warming import warm_up
 
 __all__ = [
     "AdaptiveThresholdAlgorithm",
@@ -37,4 +38,5 @@ __all__ = [
     "encoders",
     "residual_post_processors",
     "threshold_algorithms",
+    "warm_up",
 ]

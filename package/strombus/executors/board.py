@@ -42,7 +42,7 @@ class Board:
     Parameters
     ----------
     timeout : float
-        Seconds to wait for all members to come, and for each exchange.
+        Seconds to wait for all members to come, and in each exchange for members that tell nothing meanwhile.
     """
 
     def __init__(self, size: int, run_id: str, attempt: int, timeout: float) -> None:
@@ -109,6 +109,9 @@ class Board:
             self._gather(rank, header["round"], payload)
         elif kind == "event":
             self._events.append((rank, replace(Event(**header["event"]), rank=rank, payload=payload)))
+            for number, there in self._rounds.items():
+                if rank not in there:  # at work on something else, such as compiling
+                    self._round_started[number] = time.monotonic()
         elif kind == "failed":
             self._failures.setdefault(rank, Failure(**header["failure"], part=rank))
             self._abort(f"member {rank} failed: {header['failure']['name']}: {header['failure']['text']}")
@@ -192,7 +195,10 @@ class Board:
                         break
                     if self._failures or self._lost:
                         failed_at = failed_at or time.monotonic()
-                        if len(ended) == self.size or time.monotonic() - failed_at > LEASE + GRACE:
+                        # Who is missed by others may never speak again, but may also tell a moment later why.
+                        missed = {failure.missed for failure in self._failures.values()} - ended
+                        grace = GRACE if len(ended) + len(missed - {None}) == self.size else LEASE + GRACE
+                        if len(ended) == self.size or time.monotonic() - failed_at > grace:
                             raise self.error()
                     self._changed.wait(0.1)
         except BaseException as error:

@@ -16,7 +16,7 @@ from typing import Any
 
 import cloudpickle
 
-from strombus.errors import ConfigurationError, TaskError
+from strombus.errors import ConfigurationError, PeerLost, TaskError
 
 __all__ = [
     "Failure",
@@ -55,6 +55,8 @@ class Failure:
         The pickled exception, None when it cannot travel.
     stopped : bool
         True for a gang's member that failed only because another one had.
+    missed : int or None
+        Rank of the member that could not be reached, where that was the failure.
     """
 
     name: str
@@ -64,12 +66,14 @@ class Failure:
     part: int | None = None
     cause: bytes | None = None
     stopped: bool = False
+    missed: int | None = None
 
     @classmethod
     def of(cls, error: BaseException, part: int | None = None, stopped: bool = False) -> Failure:
         """Describe `error`, which is being handled here and now."""
         trace = "".join(traceback.format_exception(error))
-        return cls(type(error).__name__, str(error), trace, describe_place(), part, _portable(error), stopped)
+        missed = error.rank if isinstance(error, PeerLost) else None
+        return cls(type(error).__name__, str(error), trace, describe_place(), part, _portable(error), stopped, missed)
 
     def exception(self) -> BaseException | None:
         """Return the original exception, where it could travel."""

@@ -13,7 +13,7 @@ from distributed import get_client, get_worker
 
 from strombus.executors.calls import Failure, load, run_task
 from strombus.executors.dask_channels import QueueMemberChannel
-from strombus.executors.members import LinkedMember, MemberPump, Ticket, run_member
+from strombus.executors.members import LinkedMember, MemberPump, Ticket, load_body, run_member
 from strombus.executors.values import Packed
 
 __all__ = ["by_value", "merge_group", "probe_versions", "run_gang_member", "run_part", "view_value"]
@@ -65,17 +65,13 @@ def run_gang_member(ticket: Ticket, call: bytes, payload: bytes, *inputs: Any) -
     """Run one member of a gang in this worker's process."""
     worker = get_worker()
     member = LinkedMember(ticket, urlsplit(worker.address).hostname)
-    try:
-        body, own = load(call), load(payload)
-    except Exception as error:
-        body, own = partial(_fail, error), None
-    client = get_client()
+    body, client = load_body(call), get_client()
+
+    def run(member: LinkedMember, shared: Any, payload: bytes) -> Any:
+        return body(member, shared, load(payload))
+
     with MemberPump(member, lambda: QueueMemberChannel(client, ticket.run_id, member.address), idle=0.25):
-        return run_member(member, body, partial(_open_shared, inputs), own, worker.state.nthreads)
-
-
-def _fail(error: BaseException, *_: Any) -> None:
-    raise error
+        return run_member(member, run, partial(_open_shared, inputs), payload, worker.state.nthreads)
 
 
 def _open_shared(inputs: Sequence[Any]) -> Any:

@@ -268,7 +268,8 @@ class LocalExecutor(Executor):
         with RendezvousServer(len(payloads), new_run_id(), attempt, timeout) as server:
             board = server.board
             futures: list[Future[Any]] = []
-            calls = [dump((body, payload, shared), f"body or payload {i}") for i, payload in enumerate(payloads)]
+            call = dump(body, "body")
+            given = [dump((payload, shared), f"payload {i}") for i, payload in enumerate(payloads)]
 
             def poll() -> None:
                 for rank, future in enumerate(futures):
@@ -276,10 +277,9 @@ class LocalExecutor(Executor):
                         board.lose(rank, f"its process ended ({type(future.exception()).__name__})")
 
             try:
-                for rank, (slot, call) in enumerate(zip(self._slots, calls, strict=False)):
-                    futures.append(
-                        slot.submit(call_member, server.ticket(rank), self._threads, self._folder.path, call)
-                    )
+                for rank, (slot, own) in enumerate(zip(self._slots, given, strict=False)):
+                    ticket = server.ticket(rank)
+                    futures.append(slot.submit(call_member, ticket, self._threads, self._folder.path, call, own))
                 board.supervise(poll, on_event, control)
                 return [self._result(future, rank) for rank, future in enumerate(futures)]
             except GangError:

@@ -16,7 +16,7 @@ from loky import process_executor
 from strombus.errors import ConfigurationError
 from strombus.executors.base import Control, Member
 from strombus.executors.calls import Failure, dump, load, run_task
-from strombus.executors.members import run_member
+from strombus.executors.members import load_body, run_member
 from strombus.executors.rendezvous import RendezvousMember, RendezvousTicket
 from strombus.executors.values import FileValue, Packed, as_values, write_file
 from strombus.types import Event, NativePartition
@@ -88,15 +88,22 @@ def call_task(number: int, threads: int, folder: Path, call: bytes) -> bytes:
     return pack_result(run_task(run, None, number, partial(load, call), threads), number, folder)
 
 
-def call_member(ticket: RendezvousTicket, threads: int, folder: Path, call: bytes) -> bytes:
-    """Run one member of a gang, pickled with its payload; return its pickled result, `Failure` or `Superseded`."""
+def call_member(ticket: RendezvousTicket, threads: int, folder: Path, body: bytes, given: bytes) -> bytes:
+    """Run one member of a gang; return its pickled result, `Failure` or `Superseded`.
 
-    def run(member: Member, opened: tuple[Any, Any, Any], _: None) -> Any:
-        body, payload, shared = opened
-        return body(member, as_values(shared), payload)
+    Parameters
+    ----------
+    body, given : bytes
+        The pickled body, and payload and shared value.
+    """
+    loaded = load_body(body)
+
+    def run(member: Member, opened: tuple[Any, Any], _: None) -> Any:
+        payload, shared = opened
+        return loaded(member, as_values(shared), payload)
 
     with RendezvousMember(ticket, "127.0.0.1") as member:
-        result = run_member(member, run, partial(load, call), None, threads)
+        result = run_member(member, run, partial(load, given), None, threads)
     return pack_result(result, ticket.rank, folder)
 
 

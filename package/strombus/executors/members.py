@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NoReturn, Protocol
 
 from strombus.errors import ConfigurationError, ExecutorError, GangTimeout
 from strombus.executors.base import Member
-from strombus.executors.calls import Failure, describe_place, keep_freed_memory, torch_guard
+from strombus.executors.calls import Failure, describe_place, keep_freed_memory, load, torch_guard
 from strombus.types import Event
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Message",
     "Superseded",
     "Ticket",
+    "load_body",
     "plain",
     "run_member",
 ]
@@ -117,8 +120,7 @@ class LinkedMember:
             raise ConfigurationError(f"exchange() takes at most {LARGEST_PAYLOAD} bytes, got {len(payload)}")
         number, self._round = self._round, self._round + 1
         self._post("exchange", bytes(payload), round=number)
-        what = f"member {self.rank} waited {self._timeout:g} s for the others in exchange {number}"
-        self._wait(lambda: number in self._joined, f"{what}; raise `timeout` if they only need longer")
+        self._wait(lambda: number in self._joined)
         return self._joined.pop(number)
 
     def stopping(self) -> bool:
@@ -154,7 +156,8 @@ class LinkedMember:
     def claim(self) -> bool:
         """Ask the driver for this rank; False when it already belongs to an earlier run of the body."""
         self._post("hello", place=describe_place())
-        self._wait(lambda: self._state != "new", f"the driver did not answer member {self.rank}")
+        deadline = time.monotonic() + self._timeout
+        self._wait(lambda: self._state != "new", deadline)
         return self._state != "superseded"
 
     def finish(self) -> None:
@@ -201,25 +204,27 @@ class LinkedMember:
     def _lease_over(self) -> bool:
         return time.monotonic() - self._heard > LEASE
 
-    def _wait(self, done: Callable[[], bool], late: str) -> None:
-        """Wait with the gang's deadline, and the driver's lease: the driver tells first who is missing."""
-        deadline = time.monotonic() + self._timeout + GRACE
+    def _wait(self, done: Callable[[], bool], deadline: float = math.inf) -> None:
+        """Wait as long as the driver lives: it knows who is missing, and which deadline that one has passed."""
         with self._changed:
             self._waits += 1
             try:
                 while not done():
-                    self._check_waiting(deadline, late)
+                    self._check_waiting(deadline)
                     self._changed.wait(0.1)
             finally:
                 self._waits -= 1
 
-    def _check_waiting(self, deadline: float, late: str) -> None:
+    def _check_waiting(self, deadline: float) -> None:
         if self._aborted is not None:
             raise MemberStopped(f"member {self.rank} stopped: {self._aborted}")
         if self._lease_over() and self._state != "new":
             raise MemberStopped(f"member {self.rank} stopped: no word from the driver for {LEASE:g} s")
         if time.monotonic() > deadline:
-            raise GangTimeout(late)
+            raise GangTimeout(
+                f"the driver did not answer member {self.rank} within {self._timeout:g} s; does it run, and can "
+                "this worker reach it? raise `timeout` if it is only slow"
+            )
 
 
 class MemberPump:
@@ -261,6 +266,23 @@ class MemberPump:
             logger.exception("member %d lost its connection to the driver; it stops", self._member.rank)
         finally:
             self._channel.close()
+
+
+def load_body(blob: bytes) -> Callable[..., Any]:
+    """Load what a member runs, with all that it imports; what goes wrong is raised when it is called.
+
+    To be called before the member's pump starts: an import of torch may hold the interpreter's lock for seconds, in
+    which a member gives no sign of life.
+    """
+    try:
+        body: Callable[..., Any] = load(blob)
+    except Exception as error:
+        return partial(_fail, error)
+    return body
+
+
+def _fail(error: Exception, *_: Any) -> NoReturn:
+    raise error
 
 
 def run_member(

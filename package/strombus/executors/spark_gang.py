@@ -17,7 +17,7 @@ from strombus.errors import ExecutorError, GangError, GangUnavailable, TaskError
 from strombus.executors.base import Control
 from strombus.executors.board import Board, new_run_id
 from strombus.executors.calls import Failure, dump, load
-from strombus.executors.members import Superseded, run_member
+from strombus.executors.members import Superseded, load_body, run_member
 from strombus.executors.rendezvous import RendezvousMember, RendezvousServer, RendezvousTicket
 from strombus.executors.spark_jobs import explain, named, run_job
 from strombus.executors.spark_session import capacity_of, is_dynamic, is_local, task_cpus
@@ -51,8 +51,10 @@ class BodyOnPart:
     def __call__(
         self, _: int, items: Iterable[tuple[RendezvousTicket, bytes]]
     ) -> Iterator[Packed | Failure | Superseded]:
+        body = load_body(self.body)
+
         def run(member: Any, shared: Any, payload: bytes) -> Packed:
-            return Packed.of(load(self.body)(member, shared, load(payload)), "the result")
+            return Packed.of(body(member, shared, load(payload)), "the result")
 
         for ticket, payload in items:
             with RendezvousMember(ticket) as member:

@@ -40,6 +40,8 @@ class GangWatch:
 
     def on_event(self, rank: int, event: Event) -> None:
         """Take in one report."""
+        if event.name == "alive":
+            return
         if event.name not in ("progress", "epoch", "state"):
             self._job.stats.add([event])
         elif event.values["epoch"] != self._epoch:

@@ -74,7 +74,10 @@ class SharedTrainingMaster(TrainingMaster):
     encoding_debug_mode : bool
         Keep figures of each step's threshold, residual and density as events of the training statistics.
     timeout : float
-        Seconds to wait for slots, for members to meet, and for another member's update.
+        Seconds to wait for slots, for members to meet, and for another member that says nothing.
+    step_timeout : float, optional
+        Seconds to wait for another member's step, in an epoch's later steps. By default 20 times the longest step so
+        far, at least 10 s and at most `timeout`; raise it where hooks or data pause for longer now and then.
     **options
         See `TrainingMaster`. ``rdd_training_approach`` is always "Export" for what an engine holds in memory.
     """
@@ -99,6 +102,7 @@ class SharedTrainingMaster(TrainingMaster):
     debug_longer_iterations: int = Field(default=0, ge=0)
     encoding_debug_mode: bool = False
     timeout: float = Field(default=120.0, gt=0)
+    step_timeout: float | None = Field(default=None, gt=0)
 
     def __init__(self, *, updates_threshold: float | None = None, **options: Any) -> None:
         if updates_threshold is not None:
@@ -215,6 +219,7 @@ class SharedTrainingMaster(TrainingMaster):
                 transport=self.transport,
                 transport_options=self.transport_options,
                 patience=self.timeout,
+                step_patience=self.step_timeout,
                 pause=self.debug_longer_iterations / 1000,
                 debug=self.encoding_debug_mode,
             ),

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 from strombus.errors import WireError
+from strombus.executors.members import LEASE
 from strombus.transport.base import Message
 from strombus.worker.peers import Kind, Peers
 
-__all__ = ["Appliance", "Mixer"]
+__all__ = ["Appliance", "Mixer", "Pace"]
+
+_FIRST_STEPS = 2
+"""Steps of an epoch that are not measured."""
+_SLACK = 20
+"""Times the longest step so far that another one may take."""
 
 _HEAD = struct.Struct("<d")  # what the minibatch's loss averaged over
 
@@ -23,6 +30,48 @@ class Appliance(Protocol):
 
     def apply_(self, payload: memoryview, scale: float) -> None:
         """Add a peer's update, times `scale`; WireError, and no change, when it is damaged."""
+
+
+class Pace:
+    """How long another member may take for a step, by how long steps have taken here.
+
+    An epoch's first steps open data, and a network's first ones compile: they are not measured, and whoever is in
+    them has the time of any other wait. Afterwards a member may take 20 times the longest step so far, waits
+    included, and at least as long as one that gives no sign of life.
+
+    Parameters
+    ----------
+    longest : float
+        Seconds of any other wait, which this is never above (option `timeout`).
+    chosen : float or None
+        Seconds to take instead of what is measured (option `step_timeout`).
+    """
+
+    def __init__(self, longest: float, chosen: float | None) -> None:
+        self._longest, self._chosen = longest, chosen
+        self._measured = 0.0
+        self._steps = 0
+        self._last = 0.0
+
+    def start(self) -> None:
+        """Begin an epoch."""
+        self._steps = 0
+
+    def note(self) -> None:
+        """Take note of the end of a step."""
+        now = time.monotonic()
+        if self._steps >= _FIRST_STEPS:
+            self._measured = max(self._measured, now - self._last)
+        self._steps, self._last = self._steps + 1, now
+
+    def limit(self, seen: int) -> tuple[float, str]:
+        """Return the seconds to wait for one that has taken `seen` steps of the epoch, and their option."""
+        if self._chosen is None and not self._measured:
+            return self._longest, "timeout"
+        wanted = max(LEASE, _SLACK * self._measured) if self._chosen is None else self._chosen
+        return (
+            (wanted, "step_timeout") if seen >= _FIRST_STEPS and wanted < self._longest else (self._longest, "timeout")
+        )
 
 
 class Mixer:
@@ -40,12 +89,19 @@ class Mixer:
         "mean": the updates of one step count by their examples, and their weights add up to 1. "sum": each
         counts in full, as in DL4J.
     max_staleness : int or None
+    pace : Pace
+        How long others may take for a step.
     """
 
     def __init__(
-        self, peers: Peers, target: Appliance, combine: Literal["mean", "sum"], max_staleness: int | None
+        self,
+        peers: Peers,
+        target: Appliance,
+        combine: Literal["mean", "sum"],
+        max_staleness: int | None,
+        pace: Pace,
     ) -> None:
-        self._peers, self._target = peers, target
+        self._peers, self._target, self._pace = peers, target, pace
         self._combine, self._staleness = combine, max_staleness
         self._sizes: Sequence[Sequence[int]] = ()
         self._step = 0
@@ -58,6 +114,7 @@ class Mixer:
         self._step = 0
         self._seen = dict.fromkeys(self._peers.others, 0)
         self._active = set(self._peers.others)
+        self._pace.start()
 
     def add(self, payload: bytes | bytearray, count: float) -> None:
         """Send this member's next update and add what is due; `count` is what its loss averaged over."""
@@ -66,12 +123,14 @@ class Mixer:
             self._peers.send(Kind.UPDATE, step, b"".join((_HEAD.pack(count), payload)))
         if self._staleness == 0:
             self._join(step, count)
-            return
-        self._target.apply_own_(self._planned(self._peers.rank, step))
-        self._peers.poll()
-        self._drain()
-        if self._staleness is not None:
-            self._peers.wait(lambda: self._behind(step), f"step {step - self._staleness} of this epoch")
+        else:
+            self._target.apply_own_(self._planned(self._peers.rank, step))
+            self._peers.poll()
+            self._drain()
+            if self._staleness is not None:
+                what = f"step {step - self._staleness} of this epoch"
+                self._peers.wait(lambda: self._behind(step), what, self._limit)
+        self._pace.note()
 
     def finish(self, note: bytes) -> dict[int, bytes]:
         """Tell the others that no update follows, add all of theirs, and return their notes."""
@@ -82,7 +141,7 @@ class Mixer:
                 step, self._step = self._step, self._step + 1
                 self._join(step, None)
         else:
-            self._peers.wait(self._drain, "the end of the epoch")
+            self._peers.wait(self._drain, "the end of the epoch", self._limit)
         for rank in self._peers.others:
             end = self._peers.take(rank, Kind.END)
             if end.step != self._seen[rank]:
@@ -90,11 +149,14 @@ class Mixer:
             notes[rank] = bytes(end.payload)
         return notes
 
+    def _limit(self, rank: int) -> tuple[float, str]:
+        return self._pace.limit(self._seen[rank])
+
     # -- at staleness 0
 
     def _join(self, step: int, own: float | None) -> None:
         """Add everybody's update of one step in rank order; members that have ended count as zero."""
-        self._peers.wait_for_word(f"step {step} of this epoch", self._active)
+        self._peers.wait_for_word(f"step {step} of this epoch", self._active, self._limit)
         updates = {rank: self._update_of(rank) for rank in sorted(self._active)}
         counts = {rank: _HEAD.unpack_from(update.payload)[0] for rank, update in updates.items() if update is not None}
         if own is not None:

@@ -11,7 +11,9 @@ from strombus.errors import ExecutorError, PeerLost, WireError
 from strombus.executors.base import Member
 from strombus.transport.base import Message, Transport
 
-__all__ = ["Kind", "Peers"]
+__all__ = ["Kind", "Limit", "Peers"]
+
+Limit = Callable[[int], tuple[float, str]]
 
 _SLICE = 0.02
 """Seconds of one wait for the transport; between two, the driver's stop is looked at."""
@@ -37,17 +39,22 @@ class Peers:
     Parameters
     ----------
     member : Member
-    transport : Transport or None
-        None for a gang of one.
     patience : float
-        Seconds to wait for another member.
+        Seconds to wait for another member that says nothing.
+
+    Attributes
+    ----------
+    transport : Transport or None
+        Set once the members have met; None for a gang of one.
     """
 
-    def __init__(self, member: Member, transport: Transport | None, patience: float) -> None:
-        self.member, self.transport, self.patience = member, transport, patience
+    def __init__(self, member: Member, patience: float) -> None:
+        self.member, self.patience = member, patience
+        self.transport: Transport | None = None
         self.rank, self.size = member.rank, member.size
         self.others = [rank for rank in range(member.size) if rank != member.rank]
         self._inbox: dict[int, deque[Message]] = {rank: deque() for rank in self.others}
+        self._heard: dict[int, float] = {}
         self._gathers = 0
 
     def send(self, kind: Kind, step: int, payload: bytes = b"", *, to: int | None = None) -> None:
@@ -63,6 +70,7 @@ class Peers:
             if message.origin not in self._inbox:
                 raise WireError(f"a message claims to come from member {message.origin} of {self.size}")
             self._inbox[message.origin].append(message)
+            self._heard[message.origin] = time.monotonic()
 
     def head(self, rank: int) -> Message | None:
         """Return the first message of a member that was not taken yet."""
@@ -77,13 +85,19 @@ class Peers:
             raise WireError(f"member {rank} sent a message of kind {message.kind}, wanted {wanted}")
         return message
 
-    def wait(self, missing: Callable[[], Iterable[int]], what: str) -> None:
+    def wait(self, missing: Callable[[], Iterable[int]], what: str, limit: Limit | None = None) -> None:
         """Take in messages until `missing` names nobody.
+
+        Parameters
+        ----------
+        limit : callable, optional
+            Gives, for a member, the seconds that it may say nothing, and the option that changes them; by default
+            `patience`.
 
         Raises
         ------
         PeerLost
-            When a member can no longer be reached, or lets wait longer than `patience`.
+            When a member can no longer be reached, or says nothing for too long.
         ExecutorError
             When the driver asks to stop.
         """
@@ -92,12 +106,14 @@ class Peers:
         while absent := list(missing()):
             if self.member.stopping():
                 raise ExecutorError(f"member {self.rank} was asked to stop while it waited for {what}")
-            if time.monotonic() - started > self.patience:
-                raise PeerLost(
-                    f"member {self.rank} waited {self.patience:g} s for {what} of member(s) "
-                    f"{', '.join(map(str, absent))}; raise `timeout` if they only need longer",
-                    absent[0],
-                )
+            for rank in absent:
+                seconds, option = (self.patience, "timeout") if limit is None else limit(rank)
+                if time.monotonic() - max(started, self._heard.get(rank, 0.0)) > seconds:
+                    raise PeerLost(
+                        f"member {self.rank} waited {seconds:.3g} s for {what} of member {rank}, which said nothing "
+                        f"meanwhile: does it hang? raise `{option}` if it only needs longer",
+                        rank,
+                    )
             self.poll(_SLICE)
 
     def wait_for_driver(self, told: Callable[[], bool]) -> None:
@@ -109,10 +125,10 @@ class Peers:
                 time.sleep(_SLICE)
             self.poll(_SLICE)
 
-    def wait_for_word(self, what: str, ranks: Iterable[int] | None = None) -> None:
-        """Wait until each of `ranks` (all others by default) has a message to take."""
+    def wait_for_word(self, what: str, ranks: Iterable[int] | None = None, limit: Limit | None = None) -> None:
+        """Wait until each of `ranks` (all others by default) has a message to take; see `wait`."""
         awaited = self.others if ranks is None else list(ranks)
-        self.wait(lambda: [rank for rank in awaited if not self._inbox[rank]], what)
+        self.wait(lambda: [rank for rank in awaited if not self._inbox[rank]], what, limit)
 
     def gather(self, payload: bytes, what: str) -> list[bytes]:
         """Give `payload`, get everybody's in rank order."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from strombus.compression import Compression, Compressor
+from strombus.compression import Compression, Compressor, warm_up
 from strombus.evaluation import Evaluation
 from strombus.executors.base import Member
 from strombus.networks import Network
@@ -20,7 +20,7 @@ from strombus.transport import Keys, Seat, Transport, TransportOptions, make_tra
 from strombus.types import DataSet, Event, MultiDataSet, NetworkState, Partition
 from strombus.worker.bench import Feed
 from strombus.worker.hooks import TrainingHook
-from strombus.worker.mixing import Mixer
+from strombus.worker.mixing import Mixer, Pace
 from strombus.worker.peers import Peers
 from strombus.worker.scoring import ScoringWork, evaluate_batches, score_batches
 from strombus.worker.settling import Carried, Settler
@@ -42,6 +42,8 @@ class SharingOptions:
     ----------
     patience : float
         Seconds to wait for another member.
+    step_patience : float or None
+        Seconds to wait for another member's step once steps are measured; None: see `strombus.worker.mixing.Pace`.
     pause : float
         Seconds to sleep in each step, for trials with stragglers.
     debug : bool
@@ -54,6 +56,7 @@ class SharingOptions:
     transport: str | type[Transport]
     transport_options: TransportOptions
     patience: float
+    step_patience: float | None = None
     pause: float = 0.0
     debug: bool = False
 
@@ -107,9 +110,14 @@ class MemberResult:
 
 
 def share_training(member: Member, work: SharingWork, _: Any) -> MemberResult:
-    """Train as one of a gang; every member runs this."""
+    """Train as one of a gang; every member runs this.
+
+    What takes long and no other member has to wait for comes before they meet.
+    """
+    training = _Training(member, work)
+    training.warm_up()
     with _connected(member, work) as transport:
-        return _Training(member, work, transport).run()
+        return training.run(transport)
 
 
 @contextmanager
@@ -151,25 +159,37 @@ class _Figures:
 class _Training:
     """One member at work."""
 
-    def __init__(self, member: Member, work: SharingWork, transport: Transport | None) -> None:
+    def __init__(self, member: Member, work: SharingWork) -> None:
         options = work.options
         self.member, self.work, self.options = member, work, options
         self.recorder = Recorder(work.timed, member.rank)
         self.hooks = copy.deepcopy(work.hooks)
-        self.peers = Peers(member, transport, options.patience)
-        self.transport = transport
+        self.peers = Peers(member, options.patience)
         self.replica = work.network.replica()
         self.compressor = Compressor(options.compression, list(self.replica.flat.parameters), self.replica.flat.vector)
         self.settler = Settler(self.peers, self.replica, self.compressor, exact=options.max_staleness == 0)
         if work.carried is not None:
             self.settler.take_up(work.carried)
-        self.mixer = Mixer(self.peers, self.compressor, options.combine, options.max_staleness)
+        self.pace = Pace(options.patience, options.step_patience)
+        self.mixer = Mixer(self.peers, self.compressor, options.combine, options.max_staleness, self.pace)
         self.figures = _Figures()
         self.reported = 0.0
         self.skips_nonfinite = options.compression.on_nonfinite == "skip"
 
-    def run(self) -> MemberResult:
+    def warm_up(self) -> None:
+        """Make the optimizer, and compile what the steps need."""
+
+        def tell() -> None:
+            self.member.report(Event("alive", self.member.rank, time.time()))
+
+        with self.recorder.phase("warm_up"):
+            if self.replica.device.type == "cpu":
+                warm_up(self.replica.flat.vector.dtype, tell)
+            self.replica.optimizer  # noqa: B018 - made on first use
+
+    def run(self, transport: Transport | None) -> MemberResult:
         """Train all epochs and settle."""
+        self.peers.transport = transport
         for epoch in self.work.epochs:
             self._epoch(epoch)
             if self.work.waits and not self._may_go_on(epoch):
