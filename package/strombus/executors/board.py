@@ -195,10 +195,7 @@ class Board:
                         break
                     if self._failures or self._lost:
                         failed_at = failed_at or time.monotonic()
-                        # Who is missed by others may never speak again, but may also tell a moment later why.
-                        missed = {failure.missed for failure in self._failures.values()} - ended
-                        grace = GRACE if len(ended) + len(missed - {None}) == self.size else LEASE + GRACE
-                        if len(ended) == self.size or time.monotonic() - failed_at > grace:
+                        if len(ended) == self.size or time.monotonic() - failed_at > self._grace(ended):
                             raise self.error()
                     self._changed.wait(0.1)
         except BaseException as error:
@@ -207,6 +204,12 @@ class Board:
             raise
         finally:
             self._hand_on_events(on_event)
+
+    def _grace(self, ended: set[int]) -> float:
+        """Return how long to wait, once a member has failed, for others to stop and perhaps tell a better reason."""
+        missed = {failure.missed for failure in self._failures.values()} - ended - {None}
+        # Nobody knows better than the engine; and who is missed by others may never speak again.
+        return GRACE if self._lost or len(ended) + len(missed) == self.size else LEASE + GRACE
 
     def _hand_on_events(self, on_event: Callable[[int, Event], None] | None) -> None:
         while self._events:

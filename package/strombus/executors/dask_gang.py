@@ -78,7 +78,8 @@ def run_gang(
                 board.supervise(watch, on_event, control)
                 return [watch.result(rank) for rank in range(len(futures))]
             except GangError:
-                raise board.error(watch.failures()) from None
+                error = board.error(watch.failures())
+                raise error from error.__cause__
             finally:
                 client.cancel(futures)
 

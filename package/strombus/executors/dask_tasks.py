@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from distributed import get_client, get_worker
 
+from strombus.executors.base import Member
 from strombus.executors.calls import Failure, load, run_task
 from strombus.executors.dask_channels import QueueMemberChannel
 from strombus.executors.members import LinkedMember, MemberPump, Ticket, load_body, run_member
@@ -67,7 +68,7 @@ def run_gang_member(ticket: Ticket, call: bytes, payload: bytes, *inputs: Any) -
     member = LinkedMember(ticket, urlsplit(worker.address).hostname)
     body, client = load_body(call), get_client()
 
-    def run(member: LinkedMember, shared: Any, payload: bytes) -> Any:
+    def run(member: Member, shared: Any, payload: bytes) -> Any:
         return body(member, shared, load(payload))
 
     with MemberPump(member, lambda: QueueMemberChannel(client, ticket.run_id, member.address), idle=0.25):

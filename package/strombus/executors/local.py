@@ -283,7 +283,8 @@ class LocalExecutor(Executor):
                 board.supervise(poll, on_event, control)
                 return [self._result(future, rank) for rank, future in enumerate(futures)]
             except GangError:
-                raise board.error(self._failures(futures)) from None
+                error = board.error(self._failures(futures))
+                raise error from error.__cause__
             finally:
                 self._end(futures)
 

@@ -1,17 +1,26 @@
-"""Faults to inject: processes that die under a task or a gang, and the loss of a package."""
+"""Faults to inject: processes that die under a task or a gang, members of shared training, the loss of a package."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
+from unittest import mock
 
-from strombus.executors.base import Member
+from strombus.executors.base import Executor, Member
 from strombus.testing.executor_tasks import wait_for_stop
+from strombus.transport import Message, Seat, Transport, TransportOptions, make_transport
+from strombus.transport.base import Payload
+from strombus.worker import sharing
+from strombus.worker.peers import Kind
 
-__all__ = ["block_import", "die_in_gang", "die_once", "die_under", "kill_process"]
+__all__ = ["Fault", "block_import", "die_in_gang", "die_once", "die_under", "inject", "kill_process"]
 
 
 def kill_process(pid: int, timeout: float = 10.0) -> None:
@@ -66,6 +75,99 @@ def die_in_gang(member: Member, rank: int, limit: float) -> bool:
     if member.rank == rank:
         die()
     return wait_for_stop(member, None, limit)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to one member of a gang that shares training, and when.
+
+    Parameters
+    ----------
+    rank : int
+    phase : str
+        "start", "address" and "connect": before the members meet, after their exchange; the name of a
+        `strombus.worker.peers.Kind`: when the member sends such a message; "result": when it has done all.
+    action : {"kill", "stop", "hang", "raise", "garbage"}
+        Its process gets SIGKILL or SIGSTOP, it works for ever, it raises, or what it sends is damaged.
+    step : int
+        The first step whose update counts as reaching "UPDATE".
+    """
+
+    rank: int
+    phase: str
+    action: Literal["kill", "stop", "hang", "raise", "garbage"]
+    step: int = 3
+
+    def reach(self, phase: str, step: int | None = None, payload: Payload = b"") -> Payload:
+        """Return the payload, unless this is the moment."""
+        if phase != self.phase or (step is not None and phase == Kind.UPDATE.name and step < self.step):
+            return payload
+        if self.action == "kill":
+            die()
+        if self.action == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.action == "hang":
+            while True:
+                time.sleep(0.05)
+        if self.action == "raise":
+            raise RuntimeError("broken on purpose")
+        return bytes(byte ^ 0x5A for byte in bytes(payload))
+
+
+@contextmanager
+def inject(executor: Executor, fault: Fault) -> Iterator[None]:
+    """Have gangs of `executor` that share training suffer `fault`."""
+    gang = executor.gang
+
+    def faulty(body: Callable[..., Any], payloads: Sequence[Any], *arguments: Any, **options: Any) -> list[Any]:
+        return gang(partial(_suffer, fault, body), payloads, *arguments, **options)
+
+    with mock.patch.object(executor, "gang", faulty):
+        yield
+
+
+def _suffer(fault: Fault, body: Callable[..., Any], member: Member, shared: Any, payload: Any) -> Any:
+    if member.rank != fault.rank:
+        return body(member, shared, payload)
+
+    def make(name: str, seat: Seat, options: TransportOptions) -> Transport:
+        return _FaultyTransport(make_transport(name, seat, options), fault)
+
+    fault.reach("start")
+    with mock.patch.object(sharing, "make_transport", make):
+        result = body(member, shared, payload)
+    fault.reach("result")
+    return result
+
+
+class _FaultyTransport(Transport):
+    """Another transport, until the fault's moment."""
+
+    def __init__(self, inner: Transport, fault: Fault) -> None:
+        super().__init__(inner.seat, inner.options)
+        self._inner, self._fault = inner, fault
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "stopping" and "_inner" in vars(self):
+            self._inner.stopping = value
+
+    def address(self) -> bytes:
+        self._fault.reach("address")
+        return self._inner.address()
+
+    def connect(self, addresses: Sequence[bytes]) -> None:
+        self._fault.reach("connect")
+        self._inner.connect(addresses)
+
+    def send(self, kind: int, step: int, payload: Payload, *, to: int | None = None) -> None:
+        self._inner.send(kind, step, self._fault.reach(Kind(kind).name, step, payload), to=to)
+
+    def receive(self, timeout: float = 0.0) -> list[Message]:
+        return self._inner.receive(timeout)
+
+    def close(self, flush: float = 5.0) -> None:
+        self._inner.close(flush)
 
 
 def block_import(package: str, folder: Path) -> Path:

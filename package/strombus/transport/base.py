@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -132,6 +132,11 @@ class Transport(ABC):
     ----------
     seat : Seat
     options : TransportOptions
+
+    Attributes
+    ----------
+    stopping : callable
+        Asked in every wait; once it says True, the wait ends with `ExecutorError`. Its user sets it.
     """
 
     name: ClassVar[str]
@@ -139,6 +144,7 @@ class Transport(ABC):
     def __init__(self, seat: Seat, options: TransportOptions) -> None:
         self.seat, self.options = seat, options
         self.figures = TransportFigures()
+        self.stopping: Callable[[], bool] = lambda: False
 
     @abstractmethod
     def address(self) -> bytes:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from strombus.errors import ConfigurationError, PeerLost, WireError
+from strombus.errors import ConfigurationError, ExecutorError, PeerLost, WireError
 from strombus.transport.base import Message, Payload, Seat, Transport, TransportOptions
 from strombus.transport.frames import ALL, HEADER_SIZE, Frame
 from strombus.transport.links import Link
@@ -67,6 +67,7 @@ class LinkedTransport(Transport):
                     "`ports`)? A slow start needs a longer `connect_timeout`",
                     missing[0].rank,
                 )
+            self._go_on("it met the others")
             self._advance(SLICE)
             self._switch.raise_failure()
         if self._switch.relays:
@@ -182,9 +183,14 @@ class LinkedTransport(Transport):
                     f"{len(link.window)} wait for it (options `queue` and `window`)",
                     link.rank,
                 )
+            self._go_on(f"member {link.rank} took no message")
             self._advance(SLICE)
             self._switch.raise_failure()
         self._switch.absorbs = False
+
+    def _go_on(self, doing: str) -> None:
+        if self.stopping():
+            raise ExecutorError(f"member {self._rank} was asked to stop while {doing}")
 
     def _advance(self, timeout: float) -> None:
         """Do what there is to do, or let the thread do it, for at most `timeout` seconds without a result."""
@@ -195,7 +201,7 @@ class LinkedTransport(Transport):
             self._changed.wait(timeout)
 
     def _may_wait(self, deadline: float) -> bool:
-        return self._switch.failure is None and time.monotonic() < deadline
+        return self._switch.failure is None and time.monotonic() < deadline and not self.stopping()
 
     # -- the work
 

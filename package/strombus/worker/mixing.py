@@ -66,12 +66,10 @@ class Pace:
 
     def limit(self, seen: int) -> tuple[float, str]:
         """Return the seconds to wait for one that has taken `seen` steps of the epoch, and their option."""
-        if self._chosen is None and not self._measured:
+        if seen < _FIRST_STEPS or not (self._chosen or self._measured):
             return self._longest, "timeout"
-        wanted = max(LEASE, _SLACK * self._measured) if self._chosen is None else self._chosen
-        return (
-            (wanted, "step_timeout") if seen >= _FIRST_STEPS and wanted < self._longest else (self._longest, "timeout")
-        )
+        wanted = self._chosen or max(LEASE, _SLACK * self._measured)
+        return (wanted, "step_timeout") if wanted < self._longest else (self._longest, "timeout")
 
 
 class Mixer:
@@ -119,6 +117,7 @@ class Mixer:
     def add(self, payload: bytes | bytearray, count: float) -> None:
         """Send this member's next update and add what is due; `count` is what its loss averaged over."""
         step, self._step = self._step, self._step + 1
+        self._peers.go_on(f"it took step {step} of an epoch")
         if self._peers.others:
             self._peers.send(Kind.UPDATE, step, b"".join((_HEAD.pack(count), payload)))
         if self._staleness == 0:
@@ -214,4 +213,7 @@ class Mixer:
         if update is None:
             self._target.apply_own_(scale)
         else:
-            self._target.apply_(memoryview(update.payload)[_HEAD.size :], scale)
+            try:
+                self._target.apply_(memoryview(update.payload)[_HEAD.size :], scale)
+            except WireError as error:
+                raise WireError(f"member {rank} sent a damaged step {update.step}: {error}") from error

@@ -85,6 +85,11 @@ class Peers:
             raise WireError(f"member {rank} sent a message of kind {message.kind}, wanted {wanted}")
         return message
 
+    def go_on(self, doing: str) -> None:
+        """Raise ExecutorError when the driver asks to stop, or is gone."""
+        if self.member.stopping():
+            raise ExecutorError(f"member {self.rank} was asked to stop while {doing}")
+
     def wait(self, missing: Callable[[], Iterable[int]], what: str, limit: Limit | None = None) -> None:
         """Take in messages until `missing` names nobody.
 
@@ -104,8 +109,7 @@ class Peers:
         started = time.monotonic()
         self.poll()
         while absent := list(missing()):
-            if self.member.stopping():
-                raise ExecutorError(f"member {self.rank} was asked to stop while it waited for {what}")
+            self.go_on(f"it waited for {what}")
             for rank in absent:
                 seconds, option = (self.patience, "timeout") if limit is None else limit(rank)
                 if time.monotonic() - max(started, self._heard.get(rank, 0.0)) > seconds:
@@ -119,8 +123,7 @@ class Peers:
     def wait_for_driver(self, told: Callable[[], bool]) -> None:
         """Wait until the driver has spoken, however long that takes: the member's lease says whether it lives."""
         while not told():
-            if self.member.stopping():
-                raise ExecutorError(f"member {self.rank} was asked to stop while it waited for the driver's word")
+            self.go_on("it waited for the driver's word")
             if self.transport is None:
                 time.sleep(_SLICE)
             self.poll(_SLICE)

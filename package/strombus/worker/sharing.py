@@ -128,6 +128,7 @@ def _connected(member: Member, work: SharingWork) -> Iterator[Transport | None]:
         return
     seat = Seat(member.rank, member.size, member.run_id, member.attempt, work.keys)
     transport = make_transport(work.options.transport, seat, work.options.transport_options)
+    transport.stopping = member.stopping
     try:
         transport.connect(member.exchange(transport.address()))
         yield transport

@@ -1,0 +1,190 @@
+"""A member of shared training that dies, hangs or breaks ends the fit within seconds, is named, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cloudpickle
+import pytest
+from helpers import networks
+from helpers.networks import make_data, make_network
+from helpers.programs import dask_programs
+
+import strombus as sb
+from strombus.errors import GangError
+from strombus.executors.local import LocalExecutor
+from strombus.executors.members import GRACE, LEASE
+from strombus.testing.faults import Fault, inject, kill_process
+
+cloudpickle.register_pickle_by_value(networks)
+
+SOON = 15.0
+"""Seconds in which a fit must have ended after a member was lost."""
+
+
+class Moments(sb.Callback):
+    """Note when a fit was last heard of."""
+
+    def __init__(self):
+        self.last = time.monotonic()
+
+    def on_round(self, progress):
+        self.last = time.monotonic()
+
+
+def fit(executor, callbacks=(), **options):
+    network = make_network("momentum")
+    defaults = {"workers": 2, "batch_size_per_worker": 4, "rng_seed": 1, "timeout": 60}
+    master = sb.SharedTrainingMaster(**{**defaults, **options})
+    with sb.Trainer(network, master, backend=executor) as trainer:
+        trainer.fit(make_data(80), epochs=2, callbacks=callbacks, progress=False)
+    return network
+
+
+def suffer(executor, fault, **options):
+    """Fit under a fault; return the error, once it has come in time."""
+    started = time.monotonic()
+    with inject(executor, fault), pytest.raises(GangError) as caught:
+        fit(executor, **options)
+    assert time.monotonic() - started < SOON
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def pair():
+    with LocalExecutor(2) as executor:
+        fit(executor)
+        yield executor
+
+
+def children():
+    return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("rank", "phase"),
+    [(0, "start"), (1, "address"), (0, "connect"), (1, "UPDATE"), (0, "END"), (1, "STATE"), (0, "result")],
+)
+def test_a_killed_local_member_is_named_and_leaves_nothing(pair, rank, phase):
+    before = threading.active_count(), len(children())
+    error = suffer(pair, Fault(rank, phase, "kill"))
+    assert error.part == rank
+    assert f"member {rank}" in str(error)
+    assert list(pair._folder.path.iterdir()) == []
+    fit(pair)
+    assert (threading.active_count(), len(children())) == before
+
+
+def test_a_member_that_raises_brings_its_traceback(pair):
+    error = suffer(pair, Fault(1, "UPDATE", "raise"))
+    assert error.part == 1
+    assert isinstance(error.__cause__, RuntimeError)
+    assert "broken on purpose" in error.traceback
+
+
+@pytest.mark.parametrize("staleness", [0, 4])
+def test_an_update_that_is_garbage_names_its_origin(pair, staleness):
+    error = suffer(pair, Fault(1, "UPDATE", "garbage"), max_staleness=staleness)
+    assert error.part == 0
+    assert "member 1" in str(error)
+    assert isinstance(error.__cause__, sb.errors.WireError)
+
+
+def test_a_member_that_hangs_is_found_by_how_long_steps_take(pair):
+    error = suffer(pair, Fault(1, "UPDATE", "hang", step=6), step_timeout=1.0)
+    assert isinstance(error.__cause__, sb.errors.PeerLost)
+    assert error.__cause__.rank == 1
+    assert "step_timeout" in str(error)
+    fit(pair)
+
+
+def test_a_stopped_process_is_found_by_its_silence(pair):
+    error = suffer(pair, Fault(0, "UPDATE", "stop"))
+    assert error.part == 0
+    fit(pair)
+
+
+# -- Dask
+
+
+@pytest.fixture(scope="module")
+def restarting():
+    """Two workers under nannies, which start one again that has died."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.mark.dask
+@pytest.mark.parametrize(("rank", "phase"), [(0, "start"), (1, "UPDATE"), (0, "END"), (1, "result")])
+def test_a_killed_dask_worker_is_named(restarting, rank, phase):
+    from strombus.executors.dask import DaskExecutor
+
+    executor = DaskExecutor(restarting)
+    restarting.wait_for_workers(2, timeout=60)
+    error = suffer(executor, Fault(rank, phase, "kill"))
+    assert error.part == rank
+    restarting.wait_for_workers(2, timeout=60)
+    fit(executor)
+
+
+DRIVER = """
+import sys
+sys.path[:0] = {path!r}
+import cloudpickle, torch, strombus as sb
+from helpers import networks
+cloudpickle.register_pickle_by_value(networks)
+class Tell(sb.Callback):
+    def on_round(self, progress):
+        print("at work", flush=True)
+network = networks.make_network("momentum")
+master = sb.SharedTrainingMaster(workers=2, batch_size_per_worker=4, debug_longer_iterations=20)
+with sb.Trainer(network, master, backend={address!r}) as trainer:
+    trainer.fit(networks.make_data(80), epochs=10_000, callbacks=[Tell()], progress=False)
+"""
+
+
+@pytest.mark.dask
+def test_members_whose_driver_was_killed_stop_by_themselves(tmp_path):
+    from distributed import Client
+
+    with dask_programs(tmp_path) as (address, programs), Client(address, set_as_default=False) as client:
+        script = tmp_path / "driver.py"
+        script.write_text(DRIVER.format(path=[str(Path(__file__).parents[1])], address=address))
+        programs.start("driver", [sys.executable, str(script)], "at work")
+        kill_process(programs.running["driver"].pid)
+        deadline = time.monotonic() + LEASE + GRACE + 3.0
+        while any(client.run(_members_running).values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        fit(client)
+
+
+def _members_running():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("strombus-member")]
+
+
+# -- Spark
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(("rank", "phase"), [(0, "UPDATE"), (1, "result")])
+def test_a_killed_spark_worker_is_named(rank, phase):
+    pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark' brings it")
+    from helpers.spark import spark_context
+
+    from strombus.executors.spark import SparkExecutor
+
+    executor = SparkExecutor(spark_context())
+    fit(executor)
+    error = suffer(executor, Fault(rank, phase, "kill"))
+    assert error.part == rank
+    fit(executor)
