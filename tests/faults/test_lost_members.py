@@ -21,6 +21,7 @@ from strombus.executors.members import GRACE, LEASE
 from strombus.testing.faults import Fault, inject, kill_process
 
 cloudpickle.register_pickle_by_value(networks)
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SOON = 15.0
 """Seconds in which a fit must have ended after a member was lost."""
@@ -142,6 +143,7 @@ sys.path[:0] = {path!r}
 import cloudpickle, torch, strombus as sb
 from helpers import networks
 cloudpickle.register_pickle_by_value(networks)
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 class Tell(sb.Callback):
     def on_round(self, progress):
         print("at work", flush=True)

@@ -77,6 +77,17 @@ def test_an_exchange_that_a_member_leaves_out_is_a_timeout() -> None:
         run(body, [None, None], timeout=1.0)
 
 
+def test_an_exchange_waits_for_who_reports_that_it_works() -> None:
+    def body(member: Any, _: Any, __: Any) -> list[bytes]:
+        if member.rank == 1:
+            for _ in range(8):
+                time.sleep(0.25)
+                member.report(Event("alive", 1, 0.0))
+        return member.exchange(b"")
+
+    assert run(body, [None, None], timeout=1.0) == [[b"", b""]] * 2
+
+
 def test_a_second_run_of_a_body_is_superseded_and_fails_the_gang() -> None:
     with ThreadPoolExecutor(3) as threads, RendezvousServer(2, "run", 0, 20) as server:
         first = [threads.submit(start, server.ticket(rank), tasks.wait_for_stop, 15.0) for rank in range(2)]
