@@ -24,34 +24,26 @@ cloudpickle.register_pickle_by_value(networks)
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SOON = 15.0
-"""Seconds in which a fit must have ended after a member was lost."""
+"""Seconds in which a fit must have ended whose member was lost."""
+SILENT = SOON + LEASE
+"""The same where only a member's silence tells."""
 
 
-class Moments(sb.Callback):
-    """Note when a fit was last heard of."""
-
-    def __init__(self):
-        self.last = time.monotonic()
-
-    def on_round(self, progress):
-        self.last = time.monotonic()
-
-
-def fit(executor, callbacks=(), **options):
+def fit(executor, **options):
     network = make_network("momentum")
     defaults = {"workers": 2, "batch_size_per_worker": 4, "rng_seed": 1, "timeout": 60}
     master = sb.SharedTrainingMaster(**{**defaults, **options})
     with sb.Trainer(network, master, backend=executor) as trainer:
-        trainer.fit(make_data(80), epochs=2, callbacks=callbacks, progress=False)
+        trainer.fit(make_data(80), epochs=2, progress=False)
     return network
 
 
-def suffer(executor, fault, **options):
+def suffer(executor, fault, within=SOON, **options):
     """Fit under a fault; return the error, once it has come in time."""
     started = time.monotonic()
     with inject(executor, fault), pytest.raises(GangError) as caught:
         fit(executor, **options)
-    assert time.monotonic() - started < SOON
+    assert time.monotonic() - started < within
     return caught.value
 
 
@@ -104,7 +96,7 @@ def test_a_member_that_hangs_is_found_by_how_long_steps_take(pair):
 
 
 def test_a_stopped_process_is_found_by_its_silence(pair):
-    error = suffer(pair, Fault(0, "UPDATE", "stop"))
+    error = suffer(pair, Fault(0, "UPDATE", "stop"), SILENT)
     assert error.part == 0
     fit(pair)
 
@@ -135,6 +127,21 @@ def test_a_killed_dask_worker_is_named(restarting, rank, phase):
     assert error.part == rank
     restarting.wait_for_workers(2, timeout=60)
     fit(executor)
+
+
+@pytest.mark.dask
+def test_a_stopped_dask_worker_is_found_by_its_silence(restarting):
+    from strombus.executors.dask import DaskExecutor
+
+    restarting.wait_for_workers(2, timeout=60)
+    pids = list(restarting.run(os.getpid).values())
+    error = suffer(DaskExecutor(restarting), Fault(1, "UPDATE", "stop"), SILENT)
+    assert error.part == 1
+    stopped = [pid for pid in pids if "T (stopped)" in Path(f"/proc/{pid}/status").read_text()]
+    assert len(stopped) == 1
+    kill_process(stopped[0])
+    restarting.wait_for_workers(2, timeout=60)
+    fit(DaskExecutor(restarting))
 
 
 DRIVER = """
