@@ -105,7 +105,7 @@ class GangWatch:
 
     def _seconds(self) -> float:
         """Return what the epoch took the slowest member, by its own clock: reports come in bunches."""
-        return max(values["seconds"] for values in self._ended.values())
+        return max(float(values["seconds"]) for values in self._ended.values())
 
     def _validation(self) -> dict[str, float] | None:
         """Return the figures of all members' shares of the validation data, added up in rank order."""
