@@ -10,46 +10,74 @@ __version__ = _version("strombus")
 
 # Imported on first use, so that `strombus --help` does not wait for torch.
 _WHERE = {
+    "AdaptiveThresholdAlgorithm": "strombus.compression",
     "Callback": "strombus.callbacks",
     "ComputationGraph": "strombus.networks",
     "DataSet": "strombus.types",
     "DefaultRepartitioner": "strombus.partitioning",
+    "DenseEncoder": "strombus.compression",
+    "Dl4jEncoder": "strombus.compression",
+    "Encoder": "strombus.compression",
     "EpochRecord": "strombus.callbacks",
     "EqualRepartitioner": "strombus.partitioning",
     "Evaluation": "strombus.evaluation",
     "Executor": "strombus.executors.base",
     "FitResult": "strombus.fitting",
+    "FixedThresholdAlgorithm": "strombus.compression",
     "MultiDataSet": "strombus.types",
     "MultiLayerNetwork": "strombus.networks",
     "NoOpRepartitioner": "strombus.partitioning",
+    "NoOpResidualPostProcessor": "strombus.compression",
     "ParameterAveragingTrainingMaster": "strombus.masters.parameter_averaging",
+    "Repartitioner": "strombus.partitioning",
+    "ResidualClippingPostProcessor": "strombus.compression",
+    "ResidualPostProcessor": "strombus.compression",
     "SharedTrainingMaster": "strombus.masters.shared_training",
+    "TargetSparsityThresholdAlgorithm": "strombus.compression",
+    "ThresholdAlgorithm": "strombus.compression",
+    "ThresholdEncoder": "strombus.compression",
     "Trainer": "strombus.trainer",
     "TrainingHook": "strombus.worker.hooks",
     "TrainingMaster": "strombus.masters.base",
+    "Transport": "strombus.transport",
+    "TransportOptions": "strombus.transport",
     "data": "strombus",
     "errors": "strombus",
 }
 
 __all__ = [
     "__version__",
+    "AdaptiveThresholdAlgorithm",
     "Callback",
     "ComputationGraph",
     "DataSet",
     "DefaultRepartitioner",
+    "DenseEncoder",
+    "Dl4jEncoder",
+    "Encoder",
     "EpochRecord",
     "EqualRepartitioner",
     "Evaluation",
     "Executor",
     "FitResult",
+    "FixedThresholdAlgorithm",
     "MultiDataSet",
     "MultiLayerNetwork",
     "NoOpRepartitioner",
+    "NoOpResidualPostProcessor",
     "ParameterAveragingTrainingMaster",
+    "Repartitioner",
+    "ResidualClippingPostProcessor",
+    "ResidualPostProcessor",
     "SharedTrainingMaster",
+    "TargetSparsityThresholdAlgorithm",
+    "ThresholdAlgorithm",
+    "ThresholdEncoder",
     "Trainer",
     "TrainingHook",
     "TrainingMaster",
+    "Transport",
+    "TransportOptions",
     "data",
     "errors",
 ]
@@ -57,6 +85,19 @@ __all__ = [
 if TYPE_CHECKING:
     from strombus import data, errors
     from strombus.callbacks import Callback, EpochRecord
+    from strombus.compression import (
+        AdaptiveThresholdAlgorithm,
+        DenseEncoder,
+        Dl4jEncoder,
+        Encoder,
+        FixedThresholdAlgorithm,
+        NoOpResidualPostProcessor,
+        ResidualClippingPostProcessor,
+        ResidualPostProcessor,
+        TargetSparsityThresholdAlgorithm,
+        ThresholdAlgorithm,
+        ThresholdEncoder,
+    )
     from strombus.evaluation import Evaluation
     from strombus.executors.base import Executor
     from strombus.fitting import FitResult
@@ -64,8 +105,9 @@ if TYPE_CHECKING:
     from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
     from strombus.masters.shared_training import SharedTrainingMaster
     from strombus.networks import ComputationGraph, MultiLayerNetwork
-    from strombus.partitioning import DefaultRepartitioner, EqualRepartitioner, NoOpRepartitioner
+    from strombus.partitioning import DefaultRepartitioner, EqualRepartitioner, NoOpRepartitioner, Repartitioner
     from strombus.trainer import Trainer
+    from strombus.transport import Transport, TransportOptions
     from strombus.types import DataSet, MultiDataSet
     from strombus.worker.hooks import TrainingHook
 

@@ -105,7 +105,7 @@ class Fit:
                 logger.warning("nothing was trained: %s", error)
             else:
                 if validation is not None:
-                    self._validation = stack.enter_context(self._open(validation))
+                    self._validation = stack.enter_context(self._open(validation, not self.master.validates))
                     if isinstance(self._validation, Source) and not self._validation.rows:
                         raise EmptyDataError("the validation data holds no examples")
                 self._train(source, epochs)
@@ -121,18 +121,22 @@ class Fit:
             self.stats,
         )
 
-    def _open(self, data: Any) -> AbstractContextManager[Readable]:
-        """Open data for the workers: what is not yet in Zarr is exported, or trained from the engine's memory."""
+    def _open(self, data: Any, native: bool = True) -> AbstractContextManager[Readable]:
+        """Open data for the workers: what is not yet in Zarr is exported, or used where it lies in memory.
+
+        `native` says whether what an engine holds may stay there.
+        """
         master, source = self.master, open_source(data)
-        export = master.rdd_training_approach == "Export" or not master.trains_native
+        direct = master.rdd_training_approach == "Direct"
         if isinstance(source, NativeCollection):
             self._compare_sizes(source)
-            if not export:
+            if direct and native:
                 return nullcontext(source)
+            direct = False
         return readable_source(
             source,
             self.executor,
-            export=export,
+            export=not direct,
             directory=master.export_directory,
             batch_size=master.batch_size_per_worker,
         )

@@ -1,6 +1,6 @@
 """Fewer bytes for an update: thresholds, residuals, encoders and the kernels under them."""
 
-from strombus.compression.compressor import Compression, Compressor, CompressorState, Update
+from strombus.compression.compressor import Compression, Compressor, CompressorState, Update, check_compressible
 from strombus.compression.encoders import DenseEncoder, Dl4jEncoder, Encoder, ThresholdEncoder, encoders
 from strombus.compression.residuals import (
     NoOpResidualPostProcessor,
@@ -35,6 +35,7 @@ __all__ = [
     "ThresholdEncoder",
     "ThresholdState",
     "Update",
+    "check_compressible",
     "encoders",
     "residual_post_processors",
     "threshold_algorithms",

@@ -24,7 +24,7 @@ from strombus.compression.torch_ops import TorchStepper
 from strombus.compression.wire import Parsed, pack_codes, pack_dense, pack_words, unpack
 from strombus.errors import ConfigurationError, NonFiniteError
 
-__all__ = ["Compression", "Compressor", "CompressorState", "Update"]
+__all__ = ["Compression", "Compressor", "CompressorState", "Update", "check_compressible"]
 
 Array = NDArray[Any]
 
@@ -137,7 +137,7 @@ class Compressor:
     """
 
     def __init__(self, options: Compression, parameters: Sequence[nn.Parameter], vector: Tensor) -> None:
-        _check(vector)
+        check_compressible(vector)
         self._options = options
         self.residual = torch.zeros_like(vector, requires_grad=False)
         self._dtype: np.dtype[Any] = np.dtype(str(vector.dtype).removeprefix("torch."))
@@ -337,9 +337,13 @@ class Compressor:
             )
 
 
-def _check(vector: Tensor) -> None:
+def check_compressible(vector: Tensor) -> None:
+    """Raise ConfigurationError for parameters of a type or number that a `Compressor` does not take."""
     if vector.dtype not in (torch.float32, torch.float64):
-        raise ConfigurationError(f"shared training takes float32 or float64 parameters, got {vector.dtype}")
+        raise ConfigurationError(
+            f"shared training takes float32 or float64 parameters, got {vector.dtype}; for mixed precision keep them "
+            "float32 and give the network autocast=torch.bfloat16"
+        )
     if len(vector) > _MOST:
         raise ConfigurationError(f"shared training takes at most {_MOST} parameters, got {len(vector)}")
 

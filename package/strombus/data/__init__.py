@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from strombus.data.manifest import Manifest, Part, read_manifest
-from strombus.data.native import NativeCollection, count_objects, open_cell
+from strombus.data.native import NativeCollection, count_cell, count_objects, open_cell
 from strombus.data.order import Window, epoch_order, window_rows
 from strombus.data.reader import BatchReader, read_batches
 from strombus.data.rows import Column, load_cell, rebatch
@@ -30,6 +30,7 @@ __all__ = [
     "ValidationReport",
     "Window",
     "ZarrSource",
+    "count_cell",
     "count_objects",
     "epoch_order",
     "export",

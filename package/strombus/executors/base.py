@@ -153,7 +153,8 @@ class Executor(ABC):
         Parameters
         ----------
         payloads : sequence
-            One for each member; the member's rank is its index.
+            One for each member; the member's rank is its index. All of them may be handles (`NativePartition`),
+            opened where they lie; on Spark these are all the partitions of one RDD.
         timeout : float
             Seconds to wait for slots and for each exchange; not a bound on the whole body.
 

@@ -197,10 +197,10 @@ class DaskExecutor(Executor):
 
         return start
 
-    def _describe(self, part: Any, number: int) -> tuple[bytes | None, Any]:
+    def _describe(self, part: Any, number: int, what: str = "part") -> tuple[bytes | None, Any]:
         """Return the part as bytes, or as a future of the partition it stands for."""
         if not isinstance(part, NativePartition):
-            return dump(part, f"part {number}"), None
+            return dump(part, f"{what} {number}"), None
         if part.engine != "dask":
             raise ConfigurationError(
                 f"partition {part.index} is held by {part.engine}, which Dask cannot open; use backend={part.engine!r}"
@@ -305,7 +305,8 @@ class DaskExecutor(Executor):
     ) -> list[R]:
         """Run a gang, one member in each of as many worker processes; two gangs on a cluster queue."""
         future = None if shared is None else _future_of(shared)
-        return run_gang(self.client, body, payloads, future, timeout, on_event, control, attempt)
+        described = [self._describe(payload, rank, "payload") for rank, payload in enumerate(payloads)]
+        return run_gang(self.client, body, described, future, timeout, on_event, control, attempt)
 
     def check(self) -> None:
         """Make sure that every worker can import Strombus; warn where versions differ from the driver's."""

@@ -38,16 +38,15 @@ def alive_workers(client: Client, among: Sequence[str] | None = None) -> dict[st
 def run_gang(
     client: Client,
     body: Callable[..., Any],
-    payloads: Sequence[Any],
+    payloads: Sequence[tuple[bytes | None, Any]],
     shared: Future | None,
     timeout: float,
     on_event: Callable[[int, Event], None] | None,
     control: Control | None,
     attempt: int,
 ) -> list[Any]:
-    """Run a gang; see `Executor.gang`."""
+    """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition."""
     call = dump(body, "body")
-    blobs = [dump(payload, f"payload {rank}") for rank, payload in enumerate(payloads)]
     workers = list(alive_workers(client))
     if len(payloads) > len(workers):
         raise GangUnavailable(
@@ -63,7 +62,7 @@ def run_gang(
                     run_gang_member,
                     board.ticket(rank),
                     call,
-                    blobs[rank],
+                    *payloads[rank],
                     *inputs,
                     key=f"strombus-gang-{board.run_id}-{rank}",
                     workers=[worker],

@@ -62,17 +62,17 @@ def _run(use: Callable[[Any], Any], call: bytes) -> Any:
         return Failure.of(error)
 
 
-def run_gang_member(ticket: Ticket, call: bytes, payload: bytes, *inputs: Any) -> Any:
+def run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, native: Any, *inputs: Any) -> Any:
     """Run one member of a gang in this worker's process."""
     worker = get_worker()
     member = LinkedMember(ticket, urlsplit(worker.address).hostname)
     body, client = load_body(call), get_client()
 
-    def run(member: Member, shared: Any, payload: bytes) -> Any:
-        return body(member, shared, load(payload))
+    def run(member: Member, shared: Any, payload: bytes | None) -> Any:
+        return body(member, shared, native if payload is None else load(payload))
 
     with MemberPump(member, lambda: QueueMemberChannel(client, ticket.run_id, member.address), idle=0.25):
-        return run_member(member, run, partial(_open_shared, inputs), payload, worker.state.nthreads)
+        return run_member(member, run, partial(_open_shared, inputs), blob, worker.state.nthreads)
 
 
 def _open_shared(inputs: Sequence[Any]) -> Any:

@@ -25,7 +25,7 @@ from strombus.executors.local_processes import (
     Slot,
     call_member,
     call_task,
-    cannot_open,
+    check_parts,
     discard_result,
     open_part,
     open_result,
@@ -33,7 +33,7 @@ from strombus.executors.local_processes import (
 from strombus.executors.members import Superseded
 from strombus.executors.rendezvous import RendezvousServer
 from strombus.executors.values import FileValue, Packed, as_values, write_file
-from strombus.types import Capacity, Event, NativePartition
+from strombus.types import Capacity, Event
 
 __all__ = ["LocalExecutor", "LocalShared"]
 
@@ -150,9 +150,7 @@ class LocalExecutor(Executor):
     ) -> Iterator[Any]:
         """Yield ``task(shared_value, part)`` for each part, in order; part i goes to slot i where that is free."""
         self._ensure_open()
-        for part in parts:
-            if isinstance(part, NativePartition) and part.engine != "dask":
-                raise ConfigurationError(cannot_open(part))
+        check_parts(parts)
         run = self._map_here if len(self._slots) == 1 else self._map_in_processes
         for result in run(task, parts, shared):
             if isinstance(result, Failure):
@@ -240,6 +238,7 @@ class LocalExecutor(Executor):
     ) -> list[R]:
         """Run a gang: one member in this process and thread, more in a process each."""
         self._ensure_open()
+        check_parts(payloads)
         if len(payloads) > len(self._slots):
             raise GangUnavailable(
                 f"a gang of {len(payloads)} members needs as many slots, this executor has {len(self._slots)}; "
@@ -258,7 +257,7 @@ class LocalExecutor(Executor):
         member = LocalMember(new_run_id(), attempt, on_event, control)
         try:
             with torch_guard():
-                return body(member, as_values(shared), payload)
+                return body(member, as_values(shared), open_part(payload))
         except Exception as error:
             raise Failure.of(error, 0).to_error(GangError, "member") from error
 

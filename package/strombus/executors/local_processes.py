@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ __all__ = [
     "Slot",
     "call_member",
     "call_task",
-    "cannot_open",
+    "check_parts",
     "discard_result",
     "open_part",
     "open_result",
@@ -100,7 +100,7 @@ def call_member(ticket: RendezvousTicket, threads: int, folder: Path, body: byte
 
     def run(member: Member, opened: tuple[Any, Any], _: None) -> Any:
         payload, shared = opened
-        return loaded(member, as_values(shared), payload)
+        return loaded(member, as_values(shared), open_part(payload))
 
     with RendezvousMember(ticket, "127.0.0.1") as member:
         result = run_member(member, run, partial(load, given), None, threads)
@@ -138,17 +138,18 @@ def open_part(part: Any) -> Any:
     """Return the data of a native partition, any other part as it is."""
     if not isinstance(part, NativePartition):
         return part
-    if part.engine != "dask" or not hasattr(part.handle, "compute"):
-        raise ConfigurationError(cannot_open(part))
+    check_parts([part])
     return part.handle.compute(scheduler="synchronous")
 
 
-def cannot_open(part: NativePartition) -> str:
-    """Say why this backend has no way to a partition."""
-    return (
-        f"partition {part.index} is held by {part.engine}, which the local backend cannot open; "
-        f"use backend={part.engine!r}"
-    )
+def check_parts(parts: Sequence[Any]) -> None:
+    """Raise ConfigurationError for a partition that this backend has no way to."""
+    for part in parts:
+        if isinstance(part, NativePartition) and (part.engine != "dask" or not hasattr(part.handle, "compute")):
+            raise ConfigurationError(
+                f"partition {part.index} is held by {part.engine}, which the local backend cannot open; "
+                f"use backend={part.engine!r}"
+            )
 
 
 class LocalMember:

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from strombus.errors import ExecutorError, GangError, GangUnavailable, TaskError
+from strombus.errors import ConfigurationError, ExecutorError, GangError, GangUnavailable, TaskError
 from strombus.executors.base import Control
 from strombus.executors.board import Board, new_run_id
 from strombus.executors.calls import Failure, dump, load
 from strombus.executors.members import Superseded, load_body, run_member
 from strombus.executors.rendezvous import RendezvousMember, RendezvousServer, RendezvousTicket
-from strombus.executors.spark_jobs import explain, named, run_job
+from strombus.executors.spark_jobs import Source, explain, named, run_job
 from strombus.executors.spark_session import capacity_of, is_dynamic, is_local, task_cpus
 from strombus.executors.values import Packed, as_values
 from strombus.types import Event
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
+    from pyspark.rdd import RDD
 
 __all__ = ["run_gang"]
 
@@ -39,26 +40,33 @@ CANCEL = 10.0
 
 @dataclass(frozen=True)
 class BodyOnPart:
-    """Run a gang's body on a partition that holds one pair of ticket and pickled payload.
+    """Run a gang's body on a partition that holds a pickled payload, or that is the payload itself.
 
     It returns its failure, for a stage whose task raises is started again, whole.
+
+    Parameters
+    ----------
+    tickets : sequence of RendezvousTicket
+        By index of the partition.
+    native : bool
+        Whether the partition is the payload.
     """
 
     body: bytes
     shared: Any
     threads: int
+    tickets: Sequence[RendezvousTicket]
+    native: bool
 
-    def __call__(
-        self, _: int, items: Iterable[tuple[RendezvousTicket, bytes]]
-    ) -> Iterator[Packed | Failure | Superseded]:
+    def __call__(self, index: int, items: Iterable[Any]) -> Iterator[Packed | Failure | Superseded]:
         body = load_body(self.body)
 
-        def run(member: Any, shared: Any, payload: bytes) -> Packed:
-            return Packed.of(body(member, shared, load(payload)), "the result")
+        def run(member: Any, shared: Any, payload: Iterable[Any]) -> Packed:
+            own = iter(payload) if self.native else load(*payload)
+            return Packed.of(body(member, shared, own), "the result")
 
-        for ticket, payload in items:
-            with RendezvousMember(ticket) as member:
-                yield run_member(member, run, lambda: as_values(self.shared), payload, self.threads)
+        with RendezvousMember(self.tickets[index]) as member:
+            yield run_member(member, run, lambda: as_values(self.shared), items, self.threads)
 
 
 def run_gang(
@@ -73,18 +81,34 @@ def run_gang(
 ) -> list[Any]:
     """Run ``body(member, shared_value, payload)`` for all payloads at the same time; see `Executor.gang`."""
     _check_slots(context, len(payloads))
-    on_part = BodyOnPart(dump(body, "the body"), shared, task_cpus(context))
-    pickled = [dump(payload, f"payload {rank}") for rank, payload in enumerate(payloads)]
+    rdd, native = _lay_out(context, payloads)
+    call = dump(body, "the body")
     with ExitStack() as stack:
         server = _serve(stack, context, len(payloads), timeout, attempt)
-        parts = [(server.ticket(rank), payload) for rank, payload in enumerate(pickled)]
-        job = stack.enter_context(_BarrierJob(context, on_part, parts))
+        tickets = [server.ticket(rank) for rank in range(len(payloads))]
+        on_part = BodyOnPart(call, shared, task_cpus(context), tickets, native)
+        job = stack.enter_context(_BarrierJob(context, on_part, rdd, len(payloads)))
         try:
             server.board.supervise(partial(job.report_lost, server.board), on_event, control)
             return [load(one.head, one.buffers) for one in job.results(server.board)]
         except GangError as error:
             failed = job.with_cause(server.board, error)
             raise failed from failed.__cause__
+
+
+def _lay_out(context: SparkContext, payloads: Sequence[Any]) -> tuple[RDD[Any], bool]:
+    """Return an RDD with one partition for each member, and whether its partitions are the payloads themselves."""
+    source = Source(context, payloads)
+    if source.numbers is None:
+        pickled = [dump(payload, f"payload {rank}") for rank, payload in enumerate(payloads)]
+        return context.parallelize(pickled, len(pickled)), False
+    rdd, partitions = source.take(0, len(payloads))
+    if partitions != list(range(rdd.getNumPartitions())):
+        raise ConfigurationError(
+            f"a gang over native partitions takes all {rdd.getNumPartitions()} of one RDD in order, got {partitions}: "
+            "Spark starts no barrier stage on some of them"
+        )
+    return rdd, True
 
 
 def _check_slots(context: SparkContext, size: int) -> None:
@@ -117,12 +141,12 @@ def _serve(stack: ExitStack, context: SparkContext, size: int, timeout: float, a
 class _BarrierJob:
     """A barrier job in a thread of its own; leaving the context cancels what still runs."""
 
-    def __init__(self, context: SparkContext, on_part: BodyOnPart, parts: list[Any]) -> None:
+    def __init__(self, context: SparkContext, on_part: BodyOnPart, rdd: RDD[Any], size: int) -> None:
         from pyspark import InheritableThread
 
         self._context = context
         self._on_part = on_part
-        self._parts = parts
+        self._rdd, self._size = rdd, size
         self._tag = f"strombus-{uuid.uuid4().hex}"
         self._results: list[Any] | None = None
         self._error: Exception | None = None
@@ -140,11 +164,10 @@ class _BarrierJob:
             self._thread.join(CANCEL)
 
     def _run(self) -> None:
-        size = len(self._parts)
         try:
-            with named(self._context, f"Strombus: a gang of {size}", self._tag):
-                rdd = self._context.parallelize(self._parts, size)
-                self._results = run_job(rdd.barrier().mapPartitionsWithIndex(self._on_part), range(size))
+            with named(self._context, f"Strombus: a gang of {self._size}", self._tag):
+                gang = self._rdd.barrier().mapPartitionsWithIndex(self._on_part)
+                self._results = run_job(gang, range(self._size))
         except Exception as error:
             self._error = error
 

@@ -188,8 +188,6 @@ class TrainingMaster(BaseModel, ABC):
     name: ClassVar[str]
     validates: ClassVar[bool] = False
     """Whether the workers score the validation data themselves, since they are busy for the whole fit."""
-    trains_native: ClassVar[bool] = True
-    """Whether it trains from what an engine holds in memory (the Direct approach)."""
 
     workers: int | None = Field(default=None, ge=1, alias="numWorkers")
     batch_size_per_worker: int = Field(default=16, ge=1)
@@ -240,7 +238,8 @@ class TrainingMaster(BaseModel, ABC):
                 known = ", ".join(sorted(cls.model_fields))
                 lines.append(f"{cls.__name__} has no option {option!r}; known: {known}, training_hooks")
             else:
-                lines.append(f"{cls.__name__}: {option} = {problem.get('input')!r}: {problem['msg']}")
+                value = f" {option} = {problem.get('input')!r}:" if option else ""
+                lines.append(f"{cls.__name__}:{value} {problem['msg'].removeprefix('Value error, ')}")
         return "; ".join(lines)
 
     @field_validator("storage_level", "storage_level_streams")
@@ -259,6 +258,8 @@ class TrainingMaster(BaseModel, ABC):
             return repartitioners[value]()
         if isinstance(value, dict):
             options = dict(value)
+            if not options:
+                raise ValueError("DL4J writes its equal and its no-op repartitioner alike: say 'equal' or 'none'")
             # DL4J writes no type; only its default repartitioner has an option.
             return repartitioners[options.pop("type", "default")](**options)
         return value

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny, field_serializer, field_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_serializer, field_validator, model_validator
 
 from strombus.compression import (
     AdaptiveThresholdAlgorithm,
@@ -15,6 +15,7 @@ from strombus.compression import (
     ResidualPostProcessor,
     ThresholdAlgorithm,
     ThresholdEncoder,
+    check_compressible,
     encoders,
     residual_post_processors,
     threshold_algorithms,
@@ -23,8 +24,10 @@ from strombus.data import Source
 from strombus.errors import ConfigurationError
 from strombus.evaluation import Evaluation
 from strombus.masters.base import TrainingJob, TrainingMaster
-from strombus.masters.feeding import feed_of
+from strombus.masters.dl4j_files import algorithm_type, from_dl4j
+from strombus.masters.feeding import cells_for_members, feed_of
 from strombus.masters.gang_watch import GangWatch
+from strombus.partitioning import Repartitioner
 from strombus.transport import Transport, TransportOptions, make_keys, transports
 from strombus.types import Capacity, NetworkState
 from strombus.worker.scoring import ScoringWork
@@ -79,12 +82,12 @@ class SharedTrainingMaster(TrainingMaster):
         Seconds to wait for another member's step, in an epoch's later steps. By default 20 times the longest step so
         far, at least 10 s and at most `timeout`; raise it where hooks or data pause for longer now and then.
     **options
-        See `TrainingMaster`. ``rdd_training_approach`` is always "Export" for what an engine holds in memory.
+        See `TrainingMaster`. In the "Direct" approach each worker gets its rows from the engine once and keeps them in
+        its memory for the whole fit; validation data that an engine holds is exported in either.
     """
 
     name: ClassVar[str] = "shared_training"
     validates: ClassVar[bool] = True
-    trains_native: ClassVar[bool] = False
 
     worker_prefetch_num_batches: int = Field(default=2, ge=0, alias="workerPrefetchBatches")
     threshold_algorithm: SerializeAsAny[ThresholdAlgorithm] = Field(default_factory=AdaptiveThresholdAlgorithm)
@@ -125,10 +128,12 @@ class SharedTrainingMaster(TrainingMaster):
         if isinstance(value, dict):
             options = dict(value)
             kind = options.pop("type", None)
-            return table[kind](**options) if kind is not None else _untyped(info.field_name, options)
+            if kind is None:
+                kind, options = algorithm_type(info.field_name, options)
+            return table[kind](**options)
         return value
 
-    @field_validator("transport")
+    @field_validator("transport", mode="before")
     @classmethod
     def _known_transport(cls, value: str | type[Transport]) -> str | type[Transport]:
         if isinstance(value, str) and value not in transports:
@@ -139,17 +144,25 @@ class SharedTrainingMaster(TrainingMaster):
     def _name_transport(self, value: str | type[Transport]) -> str:
         return value if isinstance(value, str) else value.name
 
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        try:
+            self._compression()
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return self
+
     @field_validator("workers_per_node")
     @classmethod
     def _some_workers(cls, value: int) -> int:
         if value == 0:
-            raise ValueError("workers_per_node must be -1 (one for each slot) or at least 1")
+            raise ValueError("wanted: -1 (one for each slot) or at least 1")
         return value
 
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> SharedTrainingMaster:
         """Build a master from `to_dict`'s form, or from DL4J's; an unknown property is an error."""
-        return super().from_dict(_without_dl4j_internals(options) if isinstance(options, dict) else options)
+        return super().from_dict(from_dl4j(options) if isinstance(options, dict) else options)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as plain values; ConfigurationError where `transport` is a class without a name."""
@@ -168,23 +181,27 @@ class SharedTrainingMaster(TrainingMaster):
         wanted = self.workers_per_node * max(1, len(capacity.hosts))
         return wanted if capacity.slots is None else min(wanted, capacity.slots)
 
+    def _compression(self) -> Compression:
+        return Compression(
+            threshold_algorithm=self.threshold_algorithm,
+            threshold_scope=self.threshold_scope,
+            residual_post_processor=self.residual_post_processor,
+            encoder=self.encoder,
+            on_nonfinite=self.on_nonfinite,
+        )
+
     def train(self, job: TrainingJob) -> NetworkState:
         """Run the epochs of `job` in one gang; return the state after the last one."""
-        if not isinstance(job.source, Source):
-            raise ConfigurationError("shared training reads its rows from a dataset that every worker reaches")
-        watch = GangWatch(job, job.workers)
-        shared = job.executor.share(self._work(job))
-        try:
-            results: list[MemberResult] = job.executor.gang(
-                share_training,
-                [None] * job.workers,
-                shared,
-                timeout=self.timeout,
-                on_event=watch.on_event,
-                control=watch,
-            )
-        finally:
-            shared.free()
+        replica = job.network.replica("cpu")
+        replica.check_gradients()
+        check_compressible(replica.flat.vector)
+        repartitioner = self.choose_repartitioner(job.source, job.workers)
+        work = self._work(job, repartitioner)
+        if isinstance(job.source, Source):
+            results = self._run(job, work, [None] * job.workers)
+        else:
+            with cells_for_members(self, job, job.source, repartitioner) as cells:
+                results = self._run(job, replace(work, cells=tuple(cells)), list(cells.values()))
         for rank, result in enumerate(results):
             job.stats.add(result.events)
             for hook, state in zip(self.training_hooks, result.hooks, strict=True):
@@ -194,9 +211,18 @@ class SharedTrainingMaster(TrainingMaster):
         assert results[0].state is not None
         return results[0].state
 
-    def _work(self, job: TrainingJob) -> SharingWork:
+    def _run(self, job: TrainingJob, work: SharingWork, payloads: list[Any]) -> list[MemberResult]:
+        watch = GangWatch(job, len(payloads))
+        shared = job.executor.share(work)
+        try:
+            return job.executor.gang(
+                share_training, payloads, shared, timeout=self.timeout, on_event=watch.on_event, control=watch
+            )
+        finally:
+            shared.free()
+
+    def _work(self, job: TrainingJob, repartitioner: Repartitioner) -> SharingWork:
         network = job.network
-        repartitioner = self.choose_repartitioner(job.source, job.workers)
         validation = None
         if job.validation is not None:
             metrics = (Evaluation(),) if network.classifies else ()
@@ -209,13 +235,7 @@ class SharedTrainingMaster(TrainingMaster):
             SharingOptions(
                 combine=self.combine,
                 max_staleness=self.max_staleness,
-                compression=Compression(
-                    threshold_algorithm=self.threshold_algorithm,
-                    threshold_scope=self.threshold_scope,
-                    residual_post_processor=self.residual_post_processor,
-                    encoder=self.encoder,
-                    on_nonfinite=self.on_nonfinite,
-                ),
+                compression=self._compression(),
                 transport=self.transport,
                 transport_options=self.transport_options,
                 patience=self.timeout,
@@ -230,65 +250,3 @@ class SharedTrainingMaster(TrainingMaster):
             timed=self.collect_training_stats,
             carried=job.carried,
         )
-
-
-_DL4J_PORT = 49876
-"""Where DL4J listens when no port was set."""
-
-# What DL4J writes of a master's inner state, and options without meaning here.
-_INTERNALS = frozenset(
-    {
-        "isFirstRun",
-        "lastExportedRDDId",
-        "lastRDDExportPath",
-        "listeners",
-        "logMinibatchesPerWorker",
-        "rng",
-        "setupDone",
-        "stats",
-        "statsStorage",
-        "trainingHooks",
-        "trainingMasterUID",
-        "workerPeriodicGCFrequency",
-        "workerTogglePeriodicGC",
-    }
-)
-
-
-def _without_dl4j_internals(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what means something here of a file that may be DL4J's."""
-    if "voidConfiguration" not in options:
-        return dict(options)
-    kept = {name: value for name, value in options.items() if name not in _INTERNALS}
-    void = kept.pop("voidConfiguration") or {}
-    port = (void.get("portSupplier") or {}).get("port", 0)
-    kept["transportOptions"] = {
-        "ports": None if port in (0, _DL4J_PORT) else (port, port),
-    }
-    if not kept.get("batchSizePerWorker"):  # 0 is DL4J's "not set"
-        kept.pop("batchSizePerWorker", None)
-    if isinstance(kept.get("storageLevel"), dict):
-        kept["storageLevel"] = _storage_level(kept["storageLevel"])
-    return kept
-
-
-def _storage_level(fields: Mapping[str, Any]) -> str:
-    places = "_AND_".join(
-        name for name, used in (("MEMORY", fields.get("_useMemory")), ("DISK", fields.get("_useDisk"))) if used
-    )
-    if places in ("MEMORY", "DISK"):
-        places += "_ONLY"
-    serialised = "" if fields.get("_deserialized") or places == "DISK_ONLY" else "_SER"
-    copies = "_2" if fields.get("_replication", 1) == 2 else ""
-    return f"{places}{serialised}{copies}" if places else "NONE"
-
-
-def _untyped(name: str, options: dict[str, Any]) -> Any:
-    """Build what DL4J writes without its type, which its options tell."""
-    options = {key: value for key, value in options.items() if key not in ("lastSparsity", "lastThreshold")}
-    if name == "residual_post_processor":
-        return residual_post_processors["clipping" if options else "none"](**options)
-    if name == "threshold_algorithm":
-        kind = "fixed" if "threshold" in options else "target_sparsity" if "sparsityTarget" in options else "adaptive"
-        return threshold_algorithms[kind](**options)
-    raise ValueError("an encoder is written with its type, such as {type: dense}")

@@ -163,17 +163,22 @@ class Replica:
         ConfigurationError, DataError, NonFiniteError
             See `fit`; for an optimizer that evaluates the loss itself (LBFGS) too.
         """
+        self.check_gradients()
+        if not self.module.training:
+            self.module.train()
+        tensors = self._tensors(batch)
+        loss, count = self._gradients(tensors, batch, check)
+        return StepResult(loss, count, tensors.examples)
+
+    def check_gradients(self) -> None:
+        """Raise ConfigurationError without a loss, trainable parameters or an optimizer that takes gradients."""
+        self._objective()
         kind = type(self.optimizer).__name__
         if self._closure:
             raise ConfigurationError(
                 f"{kind} evaluates the loss itself and has no single update per minibatch to share; "
                 "use another optimizer, or ParameterAveragingTrainingMaster"
             )
-        if not self.module.training:
-            self.module.train()
-        tensors = self._tensors(batch)
-        loss, count = self._gradients(tensors, batch, check)
-        return StepResult(loss, count, tensors.examples)
 
     def advance(self) -> None:
         """Count a minibatch whose gradients were used, and step the schedule."""

@@ -63,11 +63,11 @@ class Feed:
 
     def of_cell(self, rows: DataSet | MultiDataSet, epoch: int, cell: int) -> Iterator[DataSet | MultiDataSet]:
         """Yield the minibatches of a cell that an engine holds, in the epoch's order."""
-        if self.shuffle:
-            rows = rows[np.random.default_rng([self.seed, epoch, cell]).permutation(len(rows))]
+        order = np.random.default_rng([self.seed, epoch, cell]).permutation(len(rows)) if self.shuffle else None
         start = 0
         for size in self.sizes(len(rows)):
-            yield rows[start : start + size]
+            span = slice(start, start + size)
+            yield rows[span] if order is None else rows[order[span]]
             start += size
 
     def open(self, epoch: int, partition: Partition, first: int) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from strombus.compression import Compression, Compressor, warm_up
+from strombus.data import open_cell
 from strombus.evaluation import Evaluation
 from strombus.executors.base import Member
 from strombus.networks import Network
@@ -72,6 +73,8 @@ class SharingWork:
     epochs : range
     keys : Keys or None
         What lets a member in; made for this fit.
+    cells : tuple of Partition
+        What each member trains where an engine holds the rows; empty otherwise.
     validation : ScoringWork or None
         What the members score after each epoch.
     waits : bool
@@ -86,6 +89,7 @@ class SharingWork:
     epochs: range
     options: SharingOptions
     keys: Keys | None = None
+    cells: tuple[Partition, ...] = ()
     validation: ScoringWork | None = None
     waits: bool = False
     hooks: tuple[TrainingHook, ...] = ()
@@ -109,12 +113,12 @@ class MemberResult:
     events: tuple[Event, ...] = ()
 
 
-def share_training(member: Member, work: SharingWork, _: Any) -> MemberResult:
-    """Train as one of a gang; every member runs this.
+def share_training(member: Member, work: SharingWork, opened: Any) -> MemberResult:
+    """Train as one of a gang; every member runs this. `opened` is its cell, where an engine holds the rows.
 
     What takes long and no other member has to wait for comes before they meet.
     """
-    training = _Training(member, work)
+    training = _Training(member, work, open_cell(opened)[1] if work.cells else None)
     training.warm_up()
     with _connected(member, work) as transport:
         return training.run(transport)
@@ -160,8 +164,9 @@ class _Figures:
 class _Training:
     """One member at work."""
 
-    def __init__(self, member: Member, work: SharingWork) -> None:
+    def __init__(self, member: Member, work: SharingWork, cell: DataSet | MultiDataSet | None) -> None:
         options = work.options
+        self.cell = cell
         self.member, self.work, self.options = member, work, options
         self.recorder = Recorder(work.timed, member.rank)
         self.hooks = copy.deepcopy(work.hooks)
@@ -204,7 +209,7 @@ class _Training:
 
     def _epoch(self, epoch: int) -> None:
         feed, rank, started = self.work.feed, self.member.rank, time.perf_counter()
-        ranges = feed.ranges(self.work.repartitioner, epoch, self.member.size)
+        ranges = self.work.cells or feed.ranges(self.work.repartitioner, epoch, self.member.size)
         self.mixer.start([feed.sizes(part.rows) for part in ranges])
         seed_torch(self.replica, feed.seed, epoch, rank)
         for batch in self._batches(epoch, ranges[rank]):
@@ -219,9 +224,12 @@ class _Training:
         if not part.rows:
             return
         with ExitStack() as stack:
-            reader = self.work.feed.open(epoch, part, 0)
-            stack.callback(reader.close)
-            batches = iter(reader)
+            if self.cell is None:
+                reader = self.work.feed.open(epoch, part, 0)
+                stack.callback(reader.close)
+                batches = iter(reader)
+            else:
+                batches = self.work.feed.of_cell(self.cell, epoch, part.rank)
             while True:
                 with self.recorder.phase("data_wait"):
                     batch = next(batches, None)

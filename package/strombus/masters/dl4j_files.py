@@ -1,0 +1,142 @@
+"""What DL4J's `SharedTrainingMaster` writes as JSON or YAML, brought to the options that it stands for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from strombus.errors import ConfigurationError, StrombusWarning
+
+__all__ = ["algorithm_type", "from_dl4j"]
+
+# A master's inner state: it says nothing about how to train.
+_STATE = frozenset(
+    {
+        "isFirstRun",
+        "lastExportedRDDId",
+        "lastRDDExportPath",
+        "logMinibatchesPerWorker",
+        "rng",
+        "setupDone",
+        "stats",
+        "trainingMasterUID",
+    }
+)
+
+# Java objects that cannot be read here: null in every file that can.
+_OBJECTS = frozenset({"listeners", "trainingHooks"})
+
+# The JVM's garbage collector; with DL4J's defaults.
+_INERT = {"workerPeriodicGCFrequency": 5000, "workerTogglePeriodicGC": True}
+
+_PORT = 49876
+"""Where DL4J listens when no port was set."""
+
+# Of DL4J's VoidConfiguration, what has no counterpart among the transport's options; with DL4J's defaults.
+_VOID_INERT = {
+    "backupAddresses": [],
+    "chunksBufferSize": 1 << 30,
+    "controllerAddress": None,
+    "executionMode": "MANAGED",
+    "faultToleranceStrategy": "NONE",
+    "forcedRole": None,
+    "maxChunkSize": 65536,
+    "maxFailuresPerNode": 3,
+    "meshBuildMode": "PLAIN",
+    "multicastInterface": None,
+    "multicastNetwork": "224.0.1.1",
+    "multicastPort": 59876,
+    "networkMask": None,
+    "numberOfShards": 1,
+    "responseTimeframe": 500,
+    "responseTimeout": 30000,
+    "retransmitTimeout": 1000,
+    "shardAddresses": [],
+    "streamId": -1,
+    "transportType": "ROUTED_UDP",
+    "ttl": 4,
+    "unicastControllerPort": _PORT,
+    "useHS": False,
+    "useNS": False,
+}
+
+
+def from_dl4j(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `options` as `SharedTrainingMaster` takes them; what DL4J did not write comes back as it is.
+
+    A warning names the properties that were changed in DL4J and have no effect here.
+
+    Raises
+    ------
+    ConfigurationError
+        For a property of the network's configuration that DL4J does not have; lists those that it has.
+    """
+    if "voidConfiguration" not in options:
+        return dict(options)
+    dropped = _STATE | _INERT.keys() | {name for name in _OBJECTS if options.get(name) is None}
+    kept = {name: value for name, value in options.items() if name not in dropped}
+    kept["transportOptions"] = _transport(kept.pop("voidConfiguration") or {})
+    if not kept.get("batchSizePerWorker"):  # 0 is DL4J's "not set"
+        kept.pop("batchSizePerWorker", None)
+    if kept.get("thresholdAlgorithm", ...) is None:
+        del kept["thresholdAlgorithm"]
+    if kept.get("residualPostProcessor", ...) is None:
+        kept["residualPostProcessor"] = "none"
+    if isinstance(kept.get("storageLevel"), dict):
+        kept["storageLevel"] = _storage_level(kept["storageLevel"])
+    _warn(_changed(options, _INERT))
+    return kept
+
+
+def _transport(void: Mapping[str, Any]) -> dict[str, Any]:
+    known = {*_VOID_INERT, "portSupplier"}
+    if unknown := sorted(void.keys() - known):
+        raise ConfigurationError(
+            f"voidConfiguration has no property {', '.join(map(repr, unknown))}; known: {', '.join(sorted(known))}"
+        )
+    _warn(_changed(void, _VOID_INERT))
+    port = (void.get("portSupplier") or {}).get("port", _PORT)
+    # DL4J's own port is that of a controller; here every member has one, and any free one will do.
+    return {} if port in (0, _PORT) else {"ports": (port, port)}
+
+
+def _changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name, default in defaults.items() if options.get(name, default) not in (default, None))
+
+
+def _warn(names: list[str]) -> None:
+    if names:
+        warnings.warn(f"DL4J's {', '.join(names)} have no effect here", StrombusWarning, stacklevel=5)
+
+
+def _storage_level(fields: Mapping[str, Any]) -> str:
+    places = "_AND_".join(
+        name for name, used in (("MEMORY", fields.get("_useMemory")), ("DISK", fields.get("_useDisk"))) if used
+    )
+    if places in ("MEMORY", "DISK"):
+        places += "_ONLY"
+    serialised = "" if fields.get("_deserialized") or places == "DISK_ONLY" else "_SER"
+    copies = "_2" if fields.get("_replication", 1) == 2 else ""
+    return f"{places}{serialised}{copies}" if places else "NONE"
+
+
+def algorithm_type(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the type of what DL4J writes without one, told by its options, and these without its inner state.
+
+    Parameters
+    ----------
+    name : str
+        The master's option.
+
+    Raises
+    ------
+    ValueError
+        Where options do not tell.
+    """
+    kept = {key: value for key, value in options.items() if key not in ("lastSparsity", "lastThreshold")}
+    if name == "residual_post_processor":
+        return ("clipping" if kept else "none"), kept
+    if name == "threshold_algorithm":
+        return ("fixed" if "threshold" in kept else "target_sparsity" if "sparsityTarget" in kept else "adaptive"), kept
+    raise ValueError(f"{name} is written with its type, such as {{type: dense}}")
