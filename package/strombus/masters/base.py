@@ -25,11 +25,12 @@ from strombus.partitioning import (
     Repartitioner,
     repartitioners,
 )
+from strombus.registry import Registry
 from strombus.stats import TrainingStats
 from strombus.types import Capacity, NetworkState
 from strombus.worker.hooks import TrainingHook
 
-__all__ = ["Observer", "Progress", "TrainingJob", "TrainingMaster"]
+__all__ = ["Observer", "Progress", "TrainingJob", "TrainingMaster", "explain", "make_named"]
 
 STORAGE_LEVELS = (
     "NONE",
@@ -133,6 +134,28 @@ class TrainingJob:
     carried: Any = None
 
 
+def explain(error: ValidationError, owner: str, known: str) -> str:
+    """Return one line of what is wrong with the options of `owner`; `known` lists those it has."""
+    lines = []
+    for problem in error.errors():
+        option = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{owner} has no option {option!r}; known: {known}")
+        else:
+            value = f" {option} = {problem.get('input')!r}:" if option else ""
+            lines.append(f"{owner}:{value} {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)
+
+
+def make_named(table: Registry, name: str, options: Mapping[str, Any]) -> Any:
+    """Make what `table` knows by `name`; ValueError says in one line what is wrong with its options."""
+    kind = table[name]
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        raise ValueError(explain(error, kind.__name__, ", ".join(sorted(kind.model_fields)))) from None
+
+
 class TrainingMaster(BaseModel, ABC):
     """How a network is trained on many workers: frozen options, and the algorithm on the driver.
 
@@ -231,16 +254,8 @@ class TrainingMaster(BaseModel, ABC):
 
     @classmethod
     def _explain(cls, error: ValidationError) -> str:
-        lines = []
-        for problem in error.errors():
-            option = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                known = ", ".join(sorted(cls.model_fields))
-                lines.append(f"{cls.__name__} has no option {option!r}; known: {known}, training_hooks")
-            else:
-                value = f" {option} = {problem.get('input')!r}:" if option else ""
-                lines.append(f"{cls.__name__}:{value} {problem['msg'].removeprefix('Value error, ')}")
-        return "; ".join(lines)
+        known = ", ".join([*sorted(cls.model_fields), "training_hooks"])
+        return explain(error, cls.__name__, known)
 
     @field_validator("storage_level", "storage_level_streams")
     @classmethod
@@ -261,7 +276,7 @@ class TrainingMaster(BaseModel, ABC):
             if not options:
                 raise ValueError("DL4J writes its equal and its no-op repartitioner alike: say 'equal' or 'none'")
             # DL4J writes no type; only its default repartitioner has an option.
-            return repartitioners[options.pop("type", "default")](**options)
+            return make_named(repartitioners, options.pop("type", "default"), options)
         return value
 
     # -- hooks -----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from strombus.compression import (
 from strombus.data import Source
 from strombus.errors import ConfigurationError
 from strombus.evaluation import Evaluation
-from strombus.masters.base import TrainingJob, TrainingMaster
+from strombus.masters.base import TrainingJob, TrainingMaster, explain, make_named
 from strombus.masters.dl4j_files import algorithm_type, from_dl4j
 from strombus.masters.feeding import cells_for_members, feed_of
 from strombus.masters.gang_watch import GangWatch
@@ -111,7 +111,7 @@ class SharedTrainingMaster(TrainingMaster):
         if updates_threshold is not None:
             if "threshold_algorithm" in options or "thresholdAlgorithm" in options:
                 raise ConfigurationError("give updates_threshold or threshold_algorithm, not both")
-            options["threshold_algorithm"] = AdaptiveThresholdAlgorithm(initial_threshold=updates_threshold)
+            options["threshold_algorithm"] = {"type": "adaptive", "initial_threshold": updates_threshold}
         super().__init__(**options)
 
     @field_validator("threshold_algorithm", "residual_post_processor", "encoder", mode="before")
@@ -130,7 +130,7 @@ class SharedTrainingMaster(TrainingMaster):
             kind = options.pop("type", None)
             if kind is None:
                 kind, options = algorithm_type(info.field_name, options)
-            return table[kind](**options)
+            return make_named(table, kind, options)
         return value
 
     @field_validator("transport", mode="before")
@@ -149,7 +149,7 @@ class SharedTrainingMaster(TrainingMaster):
         try:
             self._compression()
         except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+            raise ValueError(explain(error, "compression", "")) from None
         return self
 
     @field_validator("workers_per_node")

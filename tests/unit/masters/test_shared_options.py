@@ -1,0 +1,297 @@
+"""Options of shared training: written, read under DL4J's names, and acting or refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import pytest
+
+import strombus as sb
+from strombus.errors import ConfigurationError, StrombusWarning
+from strombus.masters import masters
+from strombus.transport.zeromq import ZeroMQTransport
+from strombus.types import Capacity
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "masters"
+Master = sb.SharedTrainingMaster
+
+
+class Pigeons(ZeroMQTransport):
+    name = "pigeons"
+
+
+EVERYTHING = {
+    "workers": 3,
+    "batch_size_per_worker": 7,
+    "worker_prefetch_num_batches": 3,
+    "rdd_data_set_num_examples": 5,
+    "repartition_data": "Never",
+    "repartition_strategy": "SparkDefault",
+    "repartitioner": sb.DefaultRepartitioner(max_partitions=9),
+    "rdd_training_approach": "Direct",
+    "export_directory": "memory://x",
+    "storage_level": "DISK_ONLY",
+    "storage_level_streams": None,
+    "rng_seed": 11,
+    "shuffle": False,
+    "last_batch": "keep",
+    "collect_training_stats": True,
+    "threshold_algorithm": sb.TargetSparsityThresholdAlgorithm(sparsity_target=0.01, maximum_threshold=1.0),
+    "threshold_scope": "tensor",
+    "residual_post_processor": sb.ResidualClippingPostProcessor(threshold_multiple_value=3, frequency=2),
+    "encoder": sb.DenseEncoder(dtype="float16"),
+    "combine": "sum",
+    "max_staleness": None,
+    "workers_per_node": 2,
+    "on_nonfinite": "skip",
+    "transport": Pigeons,
+    "transport_options": sb.TransportOptions(host="10.0.0.1", ports=(5000, 5009), queue=3),
+    "debug_longer_iterations": 4,
+    "encoding_debug_mode": True,
+    "timeout": 9.0,
+}
+
+
+def test_every_option_survives_json_and_yaml():
+    master, defaults = Master(**EVERYTHING), Master()
+    changed = [name for name in Master.model_fields if getattr(master, name) != getattr(defaults, name)]
+    assert sorted(changed) == sorted(Master.model_fields) == sorted(EVERYTHING)
+    for again in (Master.from_json(master.to_json()), Master.from_yaml(master.to_yaml())):
+        assert again == master
+        assert all(type(getattr(again, name)) is type(getattr(master, name)) for name in EVERYTHING)
+    assert pickle.loads(pickle.dumps(master)) == master
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("threshold_algorithm", sb.AdaptiveThresholdAlgorithm(initial_threshold=0.01, decay_rate=0.9)),
+        ("threshold_algorithm", sb.FixedThresholdAlgorithm(threshold=0.1)),
+        ("threshold_algorithm", sb.TargetSparsityThresholdAlgorithm()),
+        ("residual_post_processor", sb.NoOpResidualPostProcessor()),
+        ("residual_post_processor", sb.ResidualClippingPostProcessor()),
+        ("encoder", sb.ThresholdEncoder()),
+        ("encoder", sb.DenseEncoder()),
+        ("encoder", sb.Dl4jEncoder()),
+        ("repartitioner", sb.EqualRepartitioner()),
+        ("repartitioner", sb.NoOpRepartitioner()),
+    ],
+    ids=repr,
+)
+def test_each_kind_comes_back_as_its_own_class_and_goes_by_name(option, value):
+    again = getattr(Master.from_json(Master(**{option: value}).to_json()), option)
+    assert (type(again), again) == (type(value), value)
+    if value.name != "fixed":
+        assert type(getattr(Master(**{option: value.name}), option)) is type(value)
+
+
+def test_what_another_distribution_registers_is_read_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "others.py").write_text(
+        textwrap.dedent(
+            """
+            import strombus as sb
+
+            class Halves(sb.Encoder):
+                name = "halves"
+                bits: int = 1
+
+            class Slow(sb.ThresholdAlgorithm):
+                name = "slow"
+                start: float = 1.0
+                def next(self, state):
+                    return self.start
+            """
+        )
+    )
+    info = tmp_path / "others-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[strombus.encoders]\nhalves = others:Halves\n[strombus.threshold_algorithms]\nslow = others:Slow\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        master = Master(encoder={"type": "halves", "bits": 2}, threshold_algorithm={"type": "slow", "start": 0.5})
+        assert (master.encoder.bits, master.threshold_algorithm.next(None)) == (2, 0.5)
+        assert Master.from_yaml(master.to_yaml()) == master
+        with pytest.raises(ConfigurationError, match="known: dense, dl4j, halves, threshold"):
+            Master(encoder="quarters")
+    finally:
+        sys.modules.pop("others", None)
+
+
+# -- DL4J's own files ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["json", "yaml"])
+def test_dl4js_file_gives_the_options_that_dl4j_meant(kind):
+    text = (GOLDEN / f"shared_default.{kind}").read_text()
+    with pytest.warns(StrombusWarning, match="DL4J's controllerAddress, networkMask have no effect"):
+        master = getattr(Master, f"from_{kind}")(text)
+    assert master == Master(
+        threshold_algorithm=sb.AdaptiveThresholdAlgorithm(initial_threshold=1e-4),
+        residual_post_processor=sb.ResidualClippingPostProcessor(),
+        repartitioner=sb.DefaultRepartitioner(max_partitions=5000),
+        rdd_data_set_num_examples=32,
+        storage_level="MEMORY_ONLY_SER",
+    )
+
+
+def written(**changes):
+    """Return DL4J's file as a mapping, without the two addresses that were set in it, and with changes."""
+    options = json.loads((GOLDEN / "shared_default.json").read_text())
+    options["voidConfiguration"] |= {"controllerAddress": None, "networkMask": None}
+    options["voidConfiguration"] |= changes.pop("voidConfiguration", {})
+    return options | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "option", "value"),
+    [
+        ({"batchSizePerWorker": 64}, "batch_size_per_worker", 64),
+        ({"workerPrefetchBatches": 5}, "worker_prefetch_num_batches", 5),
+        ({"numWorkersPerNode": 3}, "workers_per_node", 3),
+        ({"numWorkers": 4}, "workers", 4),
+        ({"repartition": "Never"}, "repartition_data", "Never"),
+        ({"repartitionStrategy": "SparkDefault"}, "repartition_strategy", "SparkDefault"),
+        ({"rddTrainingApproach": "Direct"}, "rdd_training_approach", "Direct"),
+        ({"exportDirectory": "hdfs:///tmp/x"}, "export_directory", "hdfs:///tmp/x"),
+        ({"collectTrainingStats": True}, "collect_training_stats", True),
+        ({"debugLongerIterations": 3}, "debug_longer_iterations", 3),
+        ({"encodingDebugMode": True}, "encoding_debug_mode", True),
+        ({"residualPostProcessor": None}, "residual_post_processor", sb.NoOpResidualPostProcessor()),
+        ({"thresholdAlgorithm": None}, "threshold_algorithm", sb.AdaptiveThresholdAlgorithm()),
+        ({"thresholdAlgorithm": {"threshold": 0.1}}, "threshold_algorithm", sb.FixedThresholdAlgorithm(threshold=0.1)),
+        (
+            {"thresholdAlgorithm": {"initialThreshold": 1e-4, "sparsityTarget": 1e-3, "lastThreshold": "NaN"}},
+            "threshold_algorithm",
+            sb.TargetSparsityThresholdAlgorithm(initial_threshold=1e-4, sparsity_target=1e-3),
+        ),
+        ({"repartitioner": None}, "repartitioner", None),
+        (
+            {"storageLevel": {"_useMemory": False, "_useDisk": True, "_replication": 1, "_deserialized": False}},
+            "storage_level",
+            "DISK_ONLY",
+        ),
+        ({"storageLevel": None}, "storage_level", None),
+        (
+            {"voidConfiguration": {"portSupplier": {"port": 5000}}},
+            "transport_options",
+            sb.TransportOptions(ports=(5000, 5000)),
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_each_property_of_dl4j_is_read(changes, option, value):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        master = Master.from_dict(written(**changes))
+    assert getattr(master, option) == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"updateThreshold": 1}, r"no option 'updateThreshold'; known: batch_size_per_worker.*workers_per_node"),
+        (
+            {"voidConfiguration": {"port": 1}},
+            r"voidConfiguration has no property 'port'; known: backupAddresses.*useNS",
+        ),
+        ({"trainingHooks": [{}]}, "no option 'trainingHooks'"),
+        ({"repartitioner": {}}, "equal and its no-op repartitioner alike"),
+        (
+            {"thresholdAlgorithm": {"initialThreshold": -1.0}},
+            r"AdaptiveThresholdAlgorithm: initialThreshold = -1\.0: .*greater than 0$",
+        ),
+        (
+            {"thresholdAlgorithm": {"initalThreshold": 1.0}},
+            "AdaptiveThresholdAlgorithm has no option 'initalThreshold'; known: decay_rate",
+        ),
+    ],
+)
+def test_what_dl4j_does_not_have_is_refused(changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Master.from_dict(written(**changes))
+
+
+def test_what_means_nothing_here_is_warned_about_where_it_was_changed():
+    changes = {"workerTogglePeriodicGC": False, "voidConfiguration": {"useNS": True}}
+    with pytest.warns(StrombusWarning) as found:
+        Master.from_dict(written(**changes))
+    assert [str(one.message) for one in found] == [
+        "DL4J's useNS have no effect here",
+        "DL4J's workerTogglePeriodicGC have no effect here",
+    ]
+
+
+def test_updates_threshold_is_the_adaptive_algorithm_starting_there():
+    expected = json.loads((GOLDEN / "shared_builder_results.json").read_text())[
+        "Builder(vc, 16).updatesThreshold(0.005)"
+    ]
+    algorithm = Master(updates_threshold=0.005).threshold_algorithm
+    assert expected["thresholdAlgorithm"] == (
+        f"AdaptiveThresholdAlgorithm(initialThreshold={algorithm.initial_threshold},minTargetSparsity=1.0E-4,"
+        f"maxTargetSparsity={algorithm.max_target_sparsity},decayRate={algorithm.decay_rate})"
+    )
+    with pytest.raises(ConfigurationError, match="not both"):
+        Master(updates_threshold=0.1, threshold_algorithm="adaptive")
+    with pytest.raises(ConfigurationError, match="greater than 0"):
+        Master(updates_threshold=0.0)
+
+
+# -- what cannot work ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers_per_node": 0}, r"workers_per_node = 0: wanted: -1"),
+        ({"workers_per_node": -2}, "workers_per_node = -2"),
+        ({"max_staleness": -1}, "max_staleness = -1"),
+        ({"combine": "median"}, "combine = 'median'"),
+        ({"timeout": 0}, "timeout = 0"),
+        ({"debug_longer_iterations": -1}, "debug_longer_iterations = -1"),
+        ({"transport": "pigeons"}, "no transport is called 'pigeons'; known: zeromq"),
+        ({"transport": "strombus.errors:WireErro"}, "has no attribute 'WireErro'"),
+        ({"transport": "strombus.errors:WireError"}, r"no subclass of strombus\.Transport"),
+        ({"transport": 3}, "transport"),
+        ({"threshold_algorithm": "none"}, "known: adaptive, fixed, target_sparsity"),
+        ({"residual_post_processor": "nothing"}, "known: clipping, none"),
+        ({"encoder": {"dtype": "float16"}}, "written with its type"),
+        (
+            {"encoder": "dl4j", "threshold_scope": "tensor"},
+            "SharedTrainingMaster: compression: DL4J's messages hold one threshold",
+        ),
+        ({"transport_options": {"port": 3}}, r"transport_options\.port|no option"),
+        ({"averaging_frequency": 3}, r"no option 'averaging_frequency'; known: .*combine"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_value_that_cannot_work_is_refused(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Master(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "capacity", "expected"),
+    [
+        ({}, Capacity(6, ("a", "b")), 6),
+        ({"workers_per_node": 2}, Capacity(6, ("a", "b")), 4),
+        ({"workers_per_node": 5}, Capacity(6, ("a", "b")), 6),
+        ({"workers_per_node": 2}, Capacity(None, ("a", "b")), 4),
+        ({"workers_per_node": 2, "workers": 3}, Capacity(6, ("a", "b")), 3),
+        ({}, Capacity(None), None),
+    ],
+)
+def test_how_many_members_train(options, capacity, expected):
+    assert Master(**options).count_workers(capacity) == expected
+
+
+def test_the_master_is_known_by_name():
+    assert masters["shared_training"] is Master
+    assert Master.name == "shared_training"
