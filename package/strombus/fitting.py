@@ -13,7 +13,7 @@ from typing import Any
 
 from strombus.callbacks import Callback, EpochRecord, FitPlan
 from strombus.data import NativeCollection, Source, count_objects, open_source
-from strombus.errors import EmptyDataError, StrombusWarning
+from strombus.errors import DataError, EmptyDataError, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
 from strombus.masters.base import Progress, TrainingJob, TrainingMaster
@@ -108,6 +108,7 @@ class Fit:
                     self._validation = stack.enter_context(self._open(validation, not self.master.validates))
                     if isinstance(self._validation, Source) and not self._validation.rows:
                         raise EmptyDataError("the validation data holds no examples")
+                    _check_labels(self._validation, "the validation data")
                 self._train(source, epochs)
             finally:
                 self.stats.add(self._recorder.events)
@@ -159,6 +160,7 @@ class Fit:
         if not rows:
             logger.warning("nothing was trained: the data holds no examples")
             return
+        _check_labels(source, "the data")
         job = TrainingJob(
             self.network,
             source,
@@ -231,3 +233,10 @@ class Fit:
         self._examples = self._minibatches = 0
         self._score = float("nan")
         self._started = time.perf_counter()
+
+
+def _check_labels(source: Readable, what: str) -> None:
+    """Raise DataError for rows without labels; those that a transform may add are the workers' business."""
+    labelled = not isinstance(source, Source) or source.transform or {"labels", "labels_0"} & source.columns.keys()
+    if not labelled:
+        raise DataError(f"fitting and scoring need labels, {what} has features alone")

@@ -213,12 +213,6 @@ def test_a_member_that_raises_is_named(pair):
     fit(pair, make_network(), make_data(40), workers=2, batch_size_per_worker=4)
 
 
-def test_lbfgs_is_refused(pair):
-    network = sb.MultiLayerNetwork(make_network().module, torch.nn.CrossEntropyLoss(), torch.optim.LBFGS)
-    with pytest.raises(sb.errors.GangError, match="ParameterAveragingTrainingMaster"):
-        fit(pair, network, make_data(8), workers=1)
-
-
 def test_a_transport_of_ones_own_is_taken_by_its_class(pair):
     options = TransportOptions(topology="star")
     network = make_network("sgd")

@@ -216,6 +216,11 @@ class Compressor:
         self.residual.copy_(torch.from_numpy(np.array(state.residual)))
         self._state = replace(state, residual=state.residual[:0])
 
+    @property
+    def skipped(self) -> int:
+        """Steps that were left out so far."""
+        return self._state.skipped
+
     def statistics(self) -> dict[str, Any]:
         """Return figures of the residual as it is now (DL4J's encoding debug mode); one pass and a sort."""
         size = self.residual.abs().cpu().numpy()

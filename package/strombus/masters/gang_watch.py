@@ -65,13 +65,15 @@ class GangWatch:
         """Make a round of one member's report."""
         self._round += 1
         steps, length = values["minibatches"], values["length"]
-        figures = {}
+        figures: dict[str, float] = {}
         if steps and length:
             figures = {
                 "threshold": values["threshold"],
                 "sent %": 100 * values["elements"] / (steps * length),
                 "kB/step": values["sent"] / steps / 1000,
             }
+        if skipped := sum(latest["skipped"] for latest in self._latest.values()):
+            figures["skipped"] = skipped
         return Progress(
             self._epoch,
             self._round - 1,

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from strombus.compression import Compression, Compressor, warm_up
 from strombus.data import open_cell
 from strombus.evaluation import Evaluation
@@ -268,8 +270,14 @@ class _Training:
     def _tell(self, name: str, epoch: int, more: dict[str, Any]) -> None:
         """Report what happened since the last report."""
         self.reported = time.monotonic()
-        common = {"epoch": epoch, "iteration": self.replica.iteration, "length": len(self.replica.flat.vector)}
-        values = {**common, **self.figures.take(), **more}
+        values = {
+            "epoch": epoch,
+            "iteration": self.replica.iteration,
+            "length": len(self.replica.flat.vector),
+            "skipped": self.compressor.skipped,
+            **self.figures.take(),
+            **more,
+        }
         self.member.report(Event(name, self.member.rank, time.time(), values=values))
 
     def _validate(self) -> dict[str, Any]:
@@ -292,7 +300,7 @@ class _Training:
         }
         for metric in metrics:
             if isinstance(metric, Evaluation):
-                matrix = metric.confusion_matrix
+                matrix = metric.confusion_matrix if mine else np.zeros((1, 1), np.int64)
                 found |= {"right": int(matrix.trace()), "evaluated": int(matrix.sum())}
         return found
 
