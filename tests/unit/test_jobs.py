@@ -53,8 +53,14 @@ def test_the_masters_options_go_under_both_of_their_names():
     for name in ("averagingFrequency", "averaging_frequency"):
         job = Job.model_validate({**OPTIONS, "master": {"type": "parameter_averaging", name: 7}})
         assert job.make_master() == sb.ParameterAveragingTrainingMaster(averaging_frequency=7)
+    shared = {"type": "shared_training", "encoder": "dense", "maxStaleness": None}
+    assert Job.model_validate({**OPTIONS, "master": shared}).make_master() == sb.SharedTrainingMaster(
+        encoder="dense", max_staleness=None
+    )
     assert Job.model_validate(OPTIONS).make_master() == sb.ParameterAveragingTrainingMaster()
-    with pytest.raises(ConfigurationError, match="no training master is called 'sharing'; known: parameter_averaging"):
+    with pytest.raises(
+        ConfigurationError, match="no training master is called 'sharing'; known: parameter_averaging, shared_training"
+    ):
         Job.model_validate({**OPTIONS, "master": {"type": "sharing"}}).make_master()
 
 
