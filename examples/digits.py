@@ -1,6 +1,7 @@
-"""Handwritten digits with an MLP or a small CNN, on any backend.
+"""Handwritten digits with an MLP or a small CNN, by averaging or by sharing updates, on any backend.
 
 python examples/digits.py --backend local
+python examples/digits.py --backend dask --master sharing
 python examples/digits.py --backend dask --model cnn
 python examples/digits.py --backend tcp://scheduler:8786
 spark-submit --master spark://host:7077 examples/digits.py --backend spark
@@ -49,10 +50,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="local", help="local, dask, spark or a scheduler's address")
     parser.add_argument("--model", choices=["mlp", "cnn"], default="mlp")
+    parser.add_argument("--master", choices=["averaging", "sharing"], default="averaging")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-size-per-worker", type=int, default=32)
-    parser.add_argument("--averaging-frequency", type=int, default=5)
+    parser.add_argument("--averaging-frequency", type=int, default=5, help="minibatches between two averagings")
+    parser.add_argument("--share", type=float, default=0.03, help="how much of an update is sent, by sharing")
     parser.add_argument("--save", help="where to write the trained network, a .safetensors file")
     args = parser.parse_args()
 
@@ -61,12 +64,12 @@ def main() -> None:
         loss=nn.CrossEntropyLoss(),
         optimizer=functools.partial(torch.optim.Adam, lr=2e-3),
     )
-    master = sb.ParameterAveragingTrainingMaster(
-        workers=args.workers,
-        batch_size_per_worker=args.batch_size_per_worker,
-        averaging_frequency=args.averaging_frequency,
-        rng_seed=0,
-    )
+    options = {"workers": args.workers, "batch_size_per_worker": args.batch_size_per_worker, "rng_seed": 0}
+    if args.master == "averaging":
+        master = sb.ParameterAveragingTrainingMaster(averaging_frequency=args.averaging_frequency, **options)
+    else:
+        algorithm = sb.AdaptiveThresholdAlgorithm(max_target_sparsity=args.share)
+        master = sb.SharedTrainingMaster(threshold_algorithm=algorithm, **options)
     train, test = load()
     with sb.Trainer(network, master, backend=args.backend) as trainer:
         trainer.fit(train, epochs=args.epochs, validation=test)

@@ -14,6 +14,7 @@ from helpers.programs import dask_programs, spark_programs, spark_tool
 pytest.importorskip("sklearn", reason="the examples' digits come with scikit-learn")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+SHARING = ["digits.py", "--master", "sharing", "--batch-size-per-worker", 16]
 
 
 def run(command, folder, env=None):
@@ -41,10 +42,12 @@ def accuracy(printed):
         (["digits.py", "--epochs", 5, "--workers", 1], 0.93),
         (["digits.py", "--epochs", 4], 0.85),
         (["digits.py", "--epochs", 2, "--model", "cnn"], 0.85),
+        ([*SHARING, "--epochs", 5], 0.9),
+        ([*SHARING, "--epochs", 3, "--model", "cnn"], 0.85),
         (["sequences.py", "--epochs", 6], 0.75),
         (["two_inputs.py", "--epochs", 4], 0.85),
     ],
-    ids=["mlp-1", "mlp-2", "cnn", "sequences", "two-inputs"],
+    ids=["mlp-1", "mlp-2", "cnn", "sharing-mlp", "sharing-cnn", "sequences", "two-inputs"],
 )
 def test_an_example_on_this_machine(arguments, wanted, tmp_path):
     name, *options = arguments
@@ -67,24 +70,49 @@ def test_an_example_on_a_dask_cluster_that_runs_already(tmp_path):
     home = tmp_path / "elsewhere"
     home.mkdir()
     with dask_programs(tmp_path) as (address, programs):
-        printed = run([sys.executable, EXAMPLES / "digits.py", "--backend", address, "--epochs", 4], home)
-        assert accuracy(printed) > 0.85
+        for name, *options in (["digits.py"], SHARING):
+            printed = run([sys.executable, EXAMPLES / name, "--backend", address, "--epochs", 4, *options], home)
+            assert accuracy(printed) > 0.85
         assert all(program.poll() is None for program in programs.running.values())
 
 
-@pytest.mark.spark
-def test_an_example_through_spark_submit(tmp_path):
+@pytest.mark.dask
+def test_an_example_on_a_dask_cluster_of_its_own(tmp_path):
+    name, *options = SHARING
+    printed = run([sys.executable, EXAMPLES / name, "--backend", "dask", "--epochs", 4, *options], tmp_path)
+    assert accuracy(printed) > 0.85
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def spark_environment():
     pytest.importorskip("pyspark", reason="pyspark is not installed")
     from helpers.spark import JAVA
 
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("PYSPARK", "SPARK"))}
+    return plain | JAVA | {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
+
+
+def submit(master, *options):
+    """Return the start of a spark-submit command for `master`, on loopback."""
+    command = [spark_tool("spark-submit"), "--master", master, *options]
+    settings = ("driver.host=127.0.0.1", "driver.bindAddress=127.0.0.1", "ui.enabled=false", "log.level=ERROR")
+    return command + [part for setting in settings for part in ("--conf", f"spark.{setting}")]
+
+
+@pytest.mark.spark
+def test_an_example_through_spark_submit(tmp_path, spark_environment):
     home = tmp_path / "elsewhere"
     home.mkdir()
-    plain = {key: value for key, value in os.environ.items() if not key.startswith(("PYSPARK", "SPARK"))}
-    env = plain | JAVA | {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
-    with spark_programs(tmp_path, env) as master:
-        submit = [spark_tool("spark-submit"), "--master", master, "--total-executor-cores", 2, "--executor-cores", 1]
-        submit += ["--executor-memory", "512m", "--conf", "spark.driver.host=127.0.0.1"]
-        submit += ["--conf", "spark.driver.bindAddress=127.0.0.1", "--conf", "spark.ui.enabled=false"]
-        submit += ["--conf", "spark.log.level=ERROR"]
-        printed = run([*submit, EXAMPLES / "digits.py", "--backend", "spark", "--epochs", 2], home, env)
-    assert accuracy(printed) > 0.5
+    cores = ["--total-executor-cores", 2, "--executor-cores", 1, "--executor-memory", "512m"]
+    with spark_programs(tmp_path, spark_environment) as master:
+        for (name, *options), wanted in ((["digits.py", "--epochs", 2], 0.5), ([*SHARING, "--epochs", 4], 0.85)):
+            command = [*submit(master, *cores), EXAMPLES / name, "--backend", "spark", *options]
+            assert accuracy(run(command, home, spark_environment)) > wanted
+
+
+@pytest.mark.spark
+def test_an_example_on_executors_that_are_processes_of_this_machine(tmp_path, spark_environment):
+    name, *options = SHARING
+    command = [*submit("local-cluster[2,1,1024]"), EXAMPLES / name, "--backend", "spark", "--epochs", 4, *options]
+    assert accuracy(run(command, tmp_path, spark_environment)) > 0.85
