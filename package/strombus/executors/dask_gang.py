@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from distributed import Client, Future, Semaphore
 
@@ -97,7 +99,7 @@ def leased_workers(client: Client, workers: list[str], count: int, timeout: floa
     for lease in leases.values():
         lease.register()
     busy = {worker: lease.get_value() if count < len(workers) else 0 for worker, lease in leases.items()}
-    chosen = sorted(sorted(workers, key=lambda worker: (busy[worker], worker))[:count])
+    chosen = sorted(spread(workers, busy)[:count])
     deadline = time.monotonic() + timeout
     with ExitStack() as held:
         for worker in chosen:
@@ -107,6 +109,17 @@ def leased_workers(client: Client, workers: list[str], count: int, timeout: floa
                 )
             held.callback(leases[worker].release)
         yield chosen
+
+
+def spread(workers: Sequence[str], busy: Mapping[str, int]) -> list[str]:
+    """Sort workers: free ones first, and of these one of each host before a second of any."""
+    taken: Counter[tuple[int, str | None]] = Counter()
+    places = {}
+    for worker in sorted(workers):
+        group = (busy[worker], urlsplit(worker).hostname)
+        places[worker] = (busy[worker], taken[group], worker)
+        taken[group] += 1
+    return sorted(workers, key=places.__getitem__)
 
 
 class _Watch:

@@ -22,6 +22,7 @@ from strombus.errors import ConfigurationError, ExecutorError, GangError, GangTi
 from strombus.executors import dask_gang
 from strombus.executors.dask import DaskExecutor
 from strombus.executors.dask_cluster import connect, open_dask
+from strombus.executors.dask_gang import spread
 from strombus.testing import executor_tasks as tasks
 from strombus.testing import faults
 from strombus.types import NativePartition
@@ -281,3 +282,10 @@ def test_workers_without_strombus_are_named(address: str) -> None:
         assert executor.capacity().slots == 1
     with Client(address, set_as_default=False, timeout=5) as client:
         assert client.status == "running"
+
+
+def test_members_go_to_different_hosts_first():
+    workers = [f"tcp://{host}:{port}" for host in ("a", "b") for port in (1, 2)]
+    assert spread(workers, dict.fromkeys(workers, 0)) == ["tcp://a:1", "tcp://b:1", "tcp://a:2", "tcp://b:2"]
+    busy = {**dict.fromkeys(workers, 0), "tcp://a:1": 1}
+    assert spread(workers, busy) == ["tcp://a:2", "tcp://b:1", "tcp://b:2", "tcp://a:1"]

@@ -54,6 +54,7 @@ EVERYTHING = {
     "debug_longer_iterations": 4,
     "encoding_debug_mode": True,
     "timeout": 9.0,
+    "step_timeout": 7.0,
 }
 
 
