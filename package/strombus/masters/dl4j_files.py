@@ -43,11 +43,9 @@ _VOID_INERT = {
     "forcedRole": None,
     "maxChunkSize": 65536,
     "maxFailuresPerNode": 3,
-    "meshBuildMode": "PLAIN",
     "multicastInterface": None,
     "multicastNetwork": "224.0.1.1",
     "multicastPort": 59876,
-    "networkMask": None,
     "numberOfShards": 1,
     "responseTimeframe": 500,
     "responseTimeout": 30000,
@@ -90,7 +88,7 @@ def from_dl4j(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _transport(void: Mapping[str, Any]) -> dict[str, Any]:
-    known = {*_VOID_INERT, "portSupplier"}
+    known = {*_VOID_INERT, "meshBuildMode", "networkMask", "portSupplier"}
     if unknown := sorted(void.keys() - known):
         raise ConfigurationError(
             f"voidConfiguration has no property {', '.join(map(repr, unknown))}; known: {', '.join(sorted(known))}"
@@ -98,7 +96,12 @@ def _transport(void: Mapping[str, Any]) -> dict[str, Any]:
     _warn(_changed(void, _VOID_INERT))
     port = (void.get("portSupplier") or {}).get("port", _PORT)
     # DL4J's own port is that of a controller; here every member has one, and any free one will do.
-    return {} if port in (0, _PORT) else {"ports": (port, port)}
+    options: dict[str, Any] = {} if port in (0, _PORT) else {"ports": (port, port)}
+    if void.get("networkMask"):
+        options["networkMask"] = void["networkMask"]
+    if void.get("meshBuildMode") == "MESH":  # its tree; the other one, through the controller, is only the default
+        options["topology"] = "tree"
+    return options
 
 
 def _changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:

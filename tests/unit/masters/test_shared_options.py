@@ -14,15 +14,10 @@ import pytest
 import strombus as sb
 from strombus.errors import ConfigurationError, StrombusWarning
 from strombus.masters import masters
-from strombus.transport.zeromq import ZeroMQTransport
 from strombus.types import Capacity
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "masters"
 Master = sb.SharedTrainingMaster
-
-
-class Pigeons(ZeroMQTransport):
-    name = "pigeons"
 
 
 EVERYTHING = {
@@ -49,7 +44,7 @@ EVERYTHING = {
     "max_staleness": None,
     "workers_per_node": 2,
     "on_nonfinite": "skip",
-    "transport": Pigeons,
+    "transport": "memory",
     "transport_options": sb.TransportOptions(host="10.0.0.1", ports=(5000, 5009), queue=3),
     "debug_longer_iterations": 4,
     "encoding_debug_mode": True,
@@ -132,7 +127,7 @@ def test_what_another_distribution_registers_is_read_by_its_name(tmp_path, monke
 @pytest.mark.parametrize("kind", ["json", "yaml"])
 def test_dl4js_file_gives_the_options_that_dl4j_meant(kind):
     text = (GOLDEN / f"shared_default.{kind}").read_text()
-    with pytest.warns(StrombusWarning, match="DL4J's controllerAddress, networkMask have no effect"):
+    with pytest.warns(StrombusWarning, match="DL4J's controllerAddress have no effect"):
         master = getattr(Master, f"from_{kind}")(text)
     assert master == Master(
         threshold_algorithm=sb.AdaptiveThresholdAlgorithm(initial_threshold=1e-4),
@@ -140,6 +135,7 @@ def test_dl4js_file_gives_the_options_that_dl4j_meant(kind):
         repartitioner=sb.DefaultRepartitioner(max_partitions=5000),
         rdd_data_set_num_examples=32,
         storage_level="MEMORY_ONLY_SER",
+        transport_options=sb.TransportOptions(network_mask="10.0.0.0/16"),
     )
 
 
@@ -157,6 +153,7 @@ def written(**changes):
         ({"batchSizePerWorker": 64}, "batch_size_per_worker", 64),
         ({"workerPrefetchBatches": 5}, "worker_prefetch_num_batches", 5),
         ({"numWorkersPerNode": 3}, "workers_per_node", 3),
+        ({"voidConfiguration": {"meshBuildMode": "MESH"}}, "transport_options", sb.TransportOptions(topology="tree")),
         ({"numWorkers": 4}, "workers", 4),
         ({"repartition": "Never"}, "repartition_data", "Never"),
         ({"repartitionStrategy": "SparkDefault"}, "repartition_strategy", "SparkDefault"),
@@ -257,9 +254,8 @@ def test_updates_threshold_is_the_adaptive_algorithm_starting_there():
         ({"combine": "median"}, "combine = 'median'"),
         ({"timeout": 0}, "timeout = 0"),
         ({"debug_longer_iterations": -1}, "debug_longer_iterations = -1"),
-        ({"transport": "pigeons"}, "no transport is called 'pigeons'; known: zeromq"),
-        ({"transport": "strombus.errors:WireErro"}, "has no attribute 'WireErro'"),
-        ({"transport": "strombus.errors:WireError"}, r"no subclass of strombus\.Transport"),
+        ({"transport": "pigeons"}, "no transport is called 'pigeons'; known: memory, zeromq"),
+        ({"transport": "strombus.transport.zeromq:ZeroMQTransport"}, "no transport is called"),
         ({"transport": 3}, "transport"),
         ({"threshold_algorithm": "none"}, "known: adaptive, fixed, target_sparsity"),
         ({"residual_post_processor": "nothing"}, "known: clipping, none"),
