@@ -152,7 +152,9 @@ class Compressor:
         self._stepper: Stepper | TorchStepper = make(parameters, vector.detach(), self.residual, self._codes)
         self._own = Parsed(0, np.empty(0, self._dtype))
         scopes = len(self._pieces) if options.threshold_scope == "tensor" else 1
-        self._state = CompressorState(np.empty(0, self._dtype), (ThresholdState(),) * scopes)
+        sizes = [len(piece) for piece in (self._pieces if scopes > 1 else [self.residual])]
+        states = tuple(ThresholdState(elements=size) for size in sizes)
+        self._state = CompressorState(np.empty(0, self._dtype), states)
 
     def step_(self, optimizer: Optimizer) -> Update:
         """Take the optimizer's step into the residual and return what is sent; the parameters stay as they are.
@@ -252,7 +254,7 @@ class Compressor:
         algorithm = self._options.threshold_algorithm
         pieces = self._pieces if len(self._state.thresholds) > 1 else [self.residual]
         return [
-            algorithm.bound(_quantile(piece, algorithm.share_to_estimate(state.steps)))
+            algorithm.bound(_quantile(piece, algorithm.share_to_estimate(state)))
             for piece, state in zip(pieces, self._state.thresholds, strict=True)
         ]
 
@@ -292,7 +294,8 @@ class Compressor:
         """Post-process the residual and note what each threshold let through; return what was clipped."""
         clipped, states, process_ = 0.0, [], self._options.residual_post_processor.process_
         for piece, count, tau, state in zip(pieces, counts, quanta, self._state.thresholds, strict=True):
-            states.append(ThresholdState(float(tau), int(count) / max(1, len(piece)), state.steps + 1))
+            share = int(count) / max(1, len(piece))
+            states.append(replace(state, threshold=float(tau), share=share, steps=state.steps + 1))
             clipped += process_(self._stepper.own_form(piece), float(tau), self._state.iteration)
         self._advance(tuple(states), clipped)
         return clipped

@@ -101,13 +101,21 @@ def test_without_a_start_the_share_thins_out_to_the_target(wanted):
         tau = algorithm.next(state)
         if tau is None:
             assert step < 10
-            tau = float(np.quantile(np.abs(residual), 1 - algorithm.share_to_estimate(step)))
+            tau = float(np.quantile(np.abs(residual), 1 - algorithm.share_to_estimate(state)))
         hit = np.abs(residual) >= tau
         residual[hit] -= np.sign(residual[hit]) * tau
         shares.append(hit.mean())
         state = ThresholdState(tau, float(hit.mean()), step + 1)
     assert 0.02 < np.mean(shares[:10]) < 0.08
     assert wanted / 2 < np.mean(shares[-200:]) < wanted * 2
+
+
+@pytest.mark.parametrize(("elements", "low", "high"), [(1000, 0.05, 0.1), (10**6, 0.02, 0.08), (10**7, 0.01, 0.04)])
+def test_without_a_start_the_threshold_stays_while_the_share_is_in_a_band(elements, low, high):
+    algorithm = AdaptiveThresholdAlgorithm()
+    assert algorithm.share_to_estimate(ThresholdState(elements=elements)) == pytest.approx(high)
+    for share, moves in ((0.5 * low, -1), (1.01 * low, 0), (0.99 * high, 0), (2 * high, 1)):
+        assert np.sign(algorithm.next(ThresholdState(0.5, share, 50, elements)) - 0.5) == moves
 
 
 def test_an_empty_step_lowers_the_threshold():

@@ -41,11 +41,14 @@ class ThresholdState:
         Share of the elements that the last step sent, 0 to 1. DL4J's "sparsity" is this with its message's
         header counted in.
     steps : int
+    elements : int
+        How many the threshold is for, 0 where that is not known.
     """
 
     threshold: float | None = None
     share: float | None = None
     steps: int = 0
+    elements: int = 0
 
 
 class ThresholdAlgorithm(BaseModel, ABC):
@@ -68,8 +71,8 @@ class ThresholdAlgorithm(BaseModel, ABC):
     def next(self, state: ThresholdState) -> float | None:
         """Return the next step's threshold; None for the residual's own quantile at `share_to_estimate`."""
 
-    def share_to_estimate(self, steps: int) -> float:
-        """Return the share of elements that the threshold of step number `steps` should let through."""
+    def share_to_estimate(self, state: ThresholdState) -> float:
+        """Return the share of elements that a threshold taken from the residual should let through."""
         return START_SHARE
 
     def bound(self, threshold: float) -> float:
@@ -103,4 +106,5 @@ def mean_state(states: Sequence[ThresholdState]) -> ThresholdState:
         math.fsum(state.threshold or 0.0 for state in used) / len(used),
         math.fsum(shares) / len(shares) if shares else None,
         max(state.steps for state in used),
+        max(state.elements for state in used),
     )
