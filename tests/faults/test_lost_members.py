@@ -137,12 +137,15 @@ def test_a_stopped_dask_worker_is_found_by_its_silence(restarting):
     from strombus.executors.dask import DaskExecutor
 
     restarting.wait_for_workers(2, timeout=60)
-    pids = list(restarting.run(os.getpid).values())
+    workers = restarting.run(os.getpid)
     error = suffer(DaskExecutor(restarting), Fault(1, "UPDATE", "stop"), SILENT)
     assert error.part == 1
-    stopped = [pid for pid in pids if "T (stopped)" in Path(f"/proc/{pid}/status").read_text()]
+    stopped = [at for at, pid in workers.items() if "T (stopped)" in Path(f"/proc/{pid}/status").read_text()]
     assert len(stopped) == 1
-    kill_process(stopped[0])
+    kill_process(workers[stopped[0]])
+    deadline = time.monotonic() + 60
+    while stopped[0] in restarting.scheduler_info(n_workers=-1)["workers"] and time.monotonic() < deadline:
+        time.sleep(0.05)  # the scheduler hears of it a moment later
     restarting.wait_for_workers(2, timeout=60)
     fit(DaskExecutor(restarting))
 
