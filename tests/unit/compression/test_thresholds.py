@@ -114,8 +114,9 @@ def test_without_a_start_the_share_thins_out_to_the_target(wanted):
 def test_without_a_start_the_threshold_stays_while_the_share_is_in_a_band(elements, low, high):
     algorithm = AdaptiveThresholdAlgorithm()
     assert algorithm.share_to_estimate(ThresholdState(elements=elements)) == pytest.approx(high)
-    for share, moves in ((0.5 * low, -1), (1.01 * low, 0), (0.99 * high, 0), (2 * high, 1)):
-        assert np.sign(algorithm.next(ThresholdState(0.5, share, 50, elements)) - 0.5) == moves
+    for steps, top in ((10, high), (1000, 2 * low)):
+        for share, moves in ((0.5 * low, -1), (1.01 * low, 0), (0.99 * top, 0), (1.1 * top, 1)):
+            assert np.sign(algorithm.next(ThresholdState(0.5, share, steps, elements)) - 0.5) == moves
 
 
 def test_an_empty_step_lowers_the_threshold():

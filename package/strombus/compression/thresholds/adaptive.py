@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from strombus.compression.thresholds.base import DECAY, ESTIMATES, ThresholdAlgorithm, ThresholdState
+from strombus.compression.thresholds.base import DECAY, ESTIMATES, THINNING, ThresholdAlgorithm, ThresholdState
 
 __all__ = ["AdaptiveThresholdAlgorithm"]
 
@@ -24,9 +25,9 @@ class AdaptiveThresholdAlgorithm(ThresholdAlgorithm):
     initial_threshold : float, optional
         With a number the threshold starts there and moves as DL4J's: it stays while the share lies in the band, and
         else changes by `decay_rate` a step. By default it is found from the residual: a quantile for the first steps,
-        which then stays while between one and four times `max_target_sparsity` of the elements are sent, so that
-        fewer are as training calms down. Small networks send more of their elements, up to 5 to 10 %:
-        20,000 elements in a step cost next to nothing.
+        which then stays while between one and two times `max_target_sparsity` of the elements are sent, or up to four
+        times in the first steps, where a delay costs most. Small networks send more of their elements, up to 5 to
+        10 %: 20,000 elements in a step cost next to nothing.
     min_target_sparsity, max_target_sparsity : float
         The band, as shares of the elements.
     decay_rate : float
@@ -75,4 +76,5 @@ class AdaptiveThresholdAlgorithm(ThresholdAlgorithm):
         """Return the shares between which a threshold stays that was found from the residual."""
         small = min(SMALL_SHARE, CHEAP / state.elements) if state.elements else 0.0
         low = max(self.max_target_sparsity, small)
-        return low, min(4 * low, max(low, 2 * SMALL_SHARE))
+        early = 4 * math.pow(0.5, max(0, state.steps - ESTIMATES) / THINNING)
+        return low, min(max(2, early) * low, max(low, 2 * SMALL_SHARE))

@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-__all__ = ["DECAY", "ThresholdAlgorithm", "ThresholdState", "mean_state"]
+__all__ = ["DECAY", "ESTIMATES", "THINNING", "ThresholdAlgorithm", "ThresholdState", "mean_state"]
 
 DECAY = 0.5 ** (1 / 20)
 """DL4J's factor of one step: 20 steps double or halve a threshold."""
