@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from strombus.compression import AdaptiveThresholdAlgorithm
 from strombus.data import export
 from strombus.errors import ConfigurationError
 from strombus.evaluation import Evaluation
@@ -70,13 +69,7 @@ def run_demo(
         for arrays, path in zip((train, test), paths, strict=True):
             export(arrays, path, batch_size=32, progress=False)
         network = make_network()
-        master = SharedTrainingMaster(
-            # A network this small, trained for some hundred steps, learns better from 3 % of each update than from 1 %.
-            threshold_algorithm=AdaptiveThresholdAlgorithm(max_target_sparsity=0.03),
-            batch_size_per_worker=16,
-            workers=workers,
-            rng_seed=0,
-        )
+        master = SharedTrainingMaster(batch_size_per_worker=16, workers=workers, rng_seed=0)
         with Trainer(network, master, backend=backend) as trainer:
             result = trainer.fit(paths[0], epochs=epochs, validation=paths[1], progress=progress)
             evaluation = trainer.evaluate(paths[1])
