@@ -60,7 +60,10 @@ def children():
 
 @pytest.mark.parametrize(
     ("rank", "phase"),
-    [(0, "start"), (1, "address"), (0, "connect"), (1, "UPDATE"), (0, "END"), (1, "STATE"), (0, "result")],
+    [
+        *[(0, "start"), (1, "address"), (0, "connect"), (1, "UPDATE"), (0, "END")],
+        *[(0, "PARAMETERS"), (0, "REQUEST"), (1, "STATE"), (0, "result")],
+    ],
 )
 def test_a_killed_local_member_is_named_and_leaves_nothing(pair, rank, phase):
     before = threading.active_count(), len(children())
@@ -191,7 +194,7 @@ def _members_running():
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize(("rank", "phase"), [(0, "UPDATE"), (1, "result")])
+@pytest.mark.parametrize(("rank", "phase"), [(1, "start"), (0, "UPDATE"), (1, "END"), (1, "result")])
 def test_a_killed_spark_worker_is_named(rank, phase):
     pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark' brings it")
     from helpers.spark import spark_context

@@ -135,6 +135,40 @@ def test_buffers_of_all_members_are_averaged(pair):
     assert not np.allclose(buffers["1.running_mean"], alone.state().buffers["1.running_mean"])
 
 
+def test_a_member_without_rows_counts_for_nothing(pair):
+    states = []
+    for workers in (1, 2):
+        network = make_network("momentum")
+        options = {"workers": workers, "batch_size_per_worker": 5, "encoder": "dense", "repartitioner": "none"}
+        fit(pair, network, make_data(20), 2, **options)
+        states.append(network.state())
+    np.testing.assert_allclose(states[1].parameters, states[0].parameters, rtol=0, atol=1e-12)
+    assert states[0].updater.tensors.keys() == states[1].updater.tensors.keys()
+    for name, tensor in states[0].updater.tensors.items():
+        np.testing.assert_allclose(states[1].updater.tensors[name], tensor, rtol=0, atol=1e-12)
+
+
+def test_states_larger_than_a_piece_travel_whole(pair, monkeypatch):
+    def wide():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(6, 100_000), torch.nn.Linear(100_000, 3)).double()
+
+    network = make_network("momentum", wide)
+    hook = Replicas()
+    parameters, _ = fit(pair, network, make_data(8), 1, [hook], workers=2, batch_size_per_worker=2)
+    assert hook.found[0] == hook.found[1]
+    assert hook.found[0][0] == hashlib.sha256(parameters.tobytes()).hexdigest()
+
+
+def test_running_means_survive_a_step_that_is_left_out(pair):
+    network = make_network("sgd", make_batch_norm)
+    features, labels = make_data(40)
+    features[13] = np.nan
+    fit(pair, network, (features, labels), workers=2, batch_size_per_worker=5, on_nonfinite="skip")
+    assert all(np.isfinite(buffer).all() for buffer in network.state().buffers.values())
+    assert np.isfinite(network.state().parameters).all()
+
+
 def test_a_threshold_that_is_too_small_slows_learning(pair):
     """An element moves at most a threshold a step: smaller ones do not come closer to the optimizer."""
     data = make_data(60)

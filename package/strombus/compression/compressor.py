@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -358,7 +359,7 @@ def check_compressible(vector: Tensor) -> None:
 
 def _quantile(residual: Tensor, share: float) -> float:
     """Return the threshold that about `share` of the elements reach; of those that are not zero, if few are."""
-    sample = residual[:: max(1, len(residual) // _SAMPLE)].abs().cpu().numpy()
+    sample = residual[:: _prime(len(residual) // _SAMPLE)].abs().cpu().numpy()
     if not sample.any():
         sample = residual.abs().cpu().numpy()
     found = float(np.quantile(sample, 1 - share)) if len(sample) else 0.0
@@ -366,3 +367,10 @@ def _quantile(residual: Tensor, share: float) -> float:
         return found
     rest = sample[sample > 0]
     return float(np.median(rest)) if len(rest) else 1.0
+
+
+def _prime(number: int) -> int:
+    """Return the first prime from `number` on, or 1: every so many elements are of no row's or image's one column."""
+    while number > 1 and any(number % divisor == 0 for divisor in range(2, math.isqrt(number) + 1)):
+        number += 1
+    return max(1, number)

@@ -13,7 +13,7 @@ from strombus.compression.thresholds import FixedThresholdAlgorithm
 
 __all__ = ["warm_up"]
 
-_LENGTH = 600
+_LENGTH = 1200
 """Elements of the trial: more than one block of the kernels."""
 _CLIPS = 6
 """Steps until the default post-processor has clipped."""
@@ -53,4 +53,5 @@ def warm_up(dtype: torch.dtype, tell: Callable[[], None] = lambda: None) -> None
             parameter.grad[: _LENGTH if step else 3] = 1.0
             payload = compressor.step_(optimizer).payload
             compressor.apply_own_(1.0)
-            compressor.apply_(memoryview(bytes(payload)), 1.0)  # what comes from a socket cannot be written to
+            for received in (bytes(payload), payload):  # transports give what can be written to, or what cannot
+                compressor.apply_(memoryview(received), 1.0)

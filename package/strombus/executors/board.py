@@ -257,7 +257,10 @@ class Board:
             where = self.places.get(rank, "its worker")
             return GangError(f"member {rank} on {where} was lost: {reason}", rank)
         # Who misses a peer tells of it, but the peer's own failure, told a moment later, is the cause.
-        ordered = sorted(self._failures.values(), key=lambda one: (one.stopped, one.name == PeerLost.__name__))
+        known = self._failures or failures or {}
+        if not known:
+            return GangError("a member returned no result, and said nothing of why")
+        ordered = sorted(known.values(), key=lambda one: (one.stopped, one.name == PeerLost.__name__))
         failure = ordered[0]
         richer = (failures or {}).get(failure.part or 0, failure)
         error = richer.to_error(GangError, "member")

@@ -118,8 +118,6 @@ class GangWatch:
         figures = {"score": float("nan")}
         if count:
             figures["score"] = sum(values["loss_total"] for values in found) / count + found[0]["penalty"]
-        if "evaluated" in found[0]:
-            figures["accuracy"] = sum(values["right"] for values in found) / sum(
-                values["evaluated"] for values in found
-            )
+        if evaluated := sum(values.get("evaluated", 0) for values in found):
+            figures["accuracy"] = sum(values["right"] for values in found) / evaluated
         return figures

@@ -221,6 +221,13 @@ class SharedTrainingMaster(TrainingMaster):
         finally:
             shared.free()
 
+    def _transport_options(self) -> TransportOptions:
+        """Return the options with a slow reader given as long as a member that says nothing, where none is set."""
+        options = self.transport_options
+        if "send_timeout" in options.model_fields_set:
+            return options
+        return options.model_copy(update={"send_timeout": max(options.send_timeout, self.timeout)})
+
     def _work(self, job: TrainingJob, repartitioner: Repartitioner) -> SharingWork:
         network = job.network
         validation = None
@@ -237,7 +244,7 @@ class SharedTrainingMaster(TrainingMaster):
                 max_staleness=self.max_staleness,
                 compression=self._compression(),
                 transport=self.transport,
-                transport_options=self.transport_options,
+                transport_options=self._transport_options(),
                 patience=self.timeout,
                 step_patience=self.step_timeout,
                 pause=self.debug_longer_iterations / 1000,

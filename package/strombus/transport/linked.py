@@ -20,7 +20,7 @@ from strombus.transport.frames import ALL, HEADER_SIZE, Frame
 from strombus.transport.links import Link
 from strombus.transport.switch import CONTROL, SLICE, Switch
 from strombus.transport.topology import next_hop
-from strombus.transport.wire import Wire
+from strombus.transport.wire import Arrival, Wire
 
 __all__ = ["LinkedTransport"]
 
@@ -205,14 +205,21 @@ class LinkedTransport(Transport):
 
     # -- the work
 
+    def _listen(self) -> tuple[list[Arrival], Exception | None]:
+        try:
+            return self._wire.take(SLICE), None
+        except Exception as error:
+            return [], error
+
     def _pass_on_forever(self) -> None:
         while not self._ended and self._switch.failure is None:
-            arrivals = self._wire.take(SLICE)
+            arrivals, broken = self._listen()
             with self._changed:
                 try:
                     self._switch.turn(arrivals)
                 except Exception as error:
-                    self._switch.failure = self._switch.failure or error
+                    broken = error
+                self._switch.failure = self._switch.failure or broken
                 if self._switch.failure is not None:  # the neighbours need not wait until this member looks
                     self._switch.leave()
                     for link in self._switch.links.values():

@@ -15,6 +15,8 @@ __all__ = ["Kind", "Limit", "Peers"]
 
 Limit = Callable[[int], tuple[float, str]]
 
+_PIECE = 2**22
+"""Bytes of a message that is sent in pieces."""
 _SLICE = 0.02
 """Seconds of one wait for the transport; between two, the driver's stop is looked at."""
 
@@ -61,6 +63,23 @@ class Peers:
         """Send to all others, or to one."""
         if self.transport is not None:
             self.transport.send(kind, step, payload, to=to)
+
+    def send_whole(self, kind: Kind, payload: bytes, *, to: int | None = None) -> None:
+        """Send what may be large, to all others or to one, in pieces: each that has come shows that it goes on."""
+        starts = range(0, max(1, len(payload)), _PIECE)
+        for left, start in zip(reversed(range(len(starts))), starts, strict=True):
+            self.send(kind, left, payload[start : start + _PIECE], to=to)
+
+    def take_whole(self, rank: int, kind: Kind, what: str) -> bytes:
+        """Wait for all pieces of what a member sends with `send_whole`, and join them."""
+        pieces: list[Message] = []
+        while not pieces or pieces[-1].step:
+            self.wait_for_word(what, [rank])
+            piece = self.take(rank, kind)
+            if pieces and piece.step != pieces[-1].step - 1:
+                raise WireError(f"member {rank} sent piece {piece.step} after {pieces[-1].step} of {what}")
+            pieces.append(piece)
+        return b"".join(piece.payload for piece in pieces)
 
     def poll(self, timeout: float = 0.0) -> None:
         """Take in what has come, waiting at most `timeout` seconds for something to come."""

@@ -51,6 +51,7 @@ class Settler:
         self._peers, self._replica, self._compressor = peers, replica, compressor
         self._exact = exact or peers.size == 1
         self._due = 0.0
+        self._rows = 0
 
     def take_up(self, carried: Carried) -> None:
         """Go on with what an earlier fit ended with."""
@@ -63,6 +64,7 @@ class Settler:
 
     def settle(self, own: bytes, notes: Mapping[int, bytes], rows: int) -> None:
         """Make this epoch's replicas one; `rows` is what this member has trained in it."""
+        self._rows += rows
         read = {rank: _read(note) for rank, note in {**notes, self._peers.rank: own}.items()}
         self._replica.iteration = max(iteration for iteration, _ in read.values())
         if read[0][1]:
@@ -74,10 +76,9 @@ class Settler:
         started = time.monotonic()
         vector = self._replica.flat.vector
         if self._peers.rank == 0:
-            self._peers.send(Kind.PARAMETERS, 0, vector.detach().cpu().numpy().tobytes())
+            self._peers.send_whole(Kind.PARAMETERS, vector.detach().cpu().numpy().tobytes())
         else:
-            self._peers.wait_for_word("the parameters", [0])
-            payload = self._peers.take(0, Kind.PARAMETERS).payload
+            payload = self._peers.take_whole(0, Kind.PARAMETERS, "the parameters")
             dtype = self._replica.flat.read()[:0].dtype
             if len(payload) != len(vector) * dtype.itemsize:
                 raise WireError(f"member 0 sent {len(payload)} bytes of parameters, wanted {len(vector)} values")
@@ -112,27 +113,43 @@ class Settler:
         if state is None or state.updater is None:
             return state, None
         tensors = dict(state.updater.tensors)
-        carried = Carried(replace(mine, residual=tensors.pop(_RESIDUAL)))
+        carried = Carried(replace(mine, residual=tensors.pop(_RESIDUAL), skipped=0, clipped=0.0))
         return replace(state, updater=replace(state.updater, tensors=tensors)), carried
 
     def _collect(self, more: Mapping[str, NDArray[Any]]) -> NetworkState | None:
-        """Average the optimizers' tensors, and `more`, on rank 0; step counts come from who took the most steps."""
+        """Average the optimizers' tensors, and `more`, on rank 0, over the members that have trained in this fit.
+
+        Step counts and schedules come from who trained the most. Rank 0 asks one member after another, so that it holds
+        one state beside the sum, and all hear it; nobody leaves before it has them all.
+        """
         state = self._replica.state()
         updater = state.updater or UpdaterState()
         tensors = {**updater.tensors, **more}
-        mine = replace(state, parameters=state.parameters[:0], buffers={}, updater=replace(updater, tensors=tensors))
+        mine = NetworkState(state.parameters[:0], {}, replace(updater, tensors=tensors), self._rows)
         if self._peers.rank != 0:
-            self._peers.wait_for_word("a request for the state", [0])
-            self._peers.take(0, Kind.REQUEST)
-            self._peers.send(Kind.STATE, 0, pack_state(mine), to=0)
+            self._hand_in(mine)
             return None
-        total = Contribution(mine, 1.0, Summary(), state.iteration)
-        for rank in self._peers.others:  # one after another: one state at a time is held beside the sum
-            self._peers.send(Kind.REQUEST, 0, to=rank)
-            self._peers.wait_for_word("its state", [rank])
-            theirs = unpack_state(self._peers.take(rank, Kind.STATE).payload)
-            total = add_up((total, Contribution(theirs, 1.0, Summary(), theirs.iteration)))
+        total = _contribution(mine)
+        for rank in self._peers.others:
+            self._peers.send(Kind.REQUEST, rank)
+            theirs = unpack_state(self._peers.take_whole(rank, Kind.STATE, "its state"))
+            total = add_up((total, _contribution(theirs)))
+        self._peers.send(Kind.REQUEST, self._peers.size)
         return replace(state, updater=finish_round(total).state.updater)
+
+    def _hand_in(self, mine: NetworkState) -> None:
+        """Send this member's state when it is asked for, and wait until all have."""
+        asked = 0
+        while asked < self._peers.size:
+            self._peers.wait_for_word("a request for the state", [0])
+            asked = self._peers.take(0, Kind.REQUEST).step
+            if asked == self._peers.rank:
+                self._peers.send_whole(Kind.STATE, pack_state(mine), to=0)
+
+
+def _contribution(state: NetworkState) -> Contribution:
+    """Return a member's part in the mean; its state counts rows where others count minibatches."""
+    return Contribution(state, 1.0 if state.iteration else 2.0**-100, Summary(), state.iteration)
 
 
 def _read(note: bytes) -> tuple[int, bool]:

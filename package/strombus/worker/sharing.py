@@ -16,6 +16,7 @@ from strombus.data import open_cell
 from strombus.evaluation import Evaluation
 from strombus.executors.base import Member
 from strombus.networks import Network
+from strombus.networks.flat import read_buffers, write_buffers_
 from strombus.networks.parcels import pack_state
 from strombus.partitioning import EqualRepartitioner, Repartitioner
 from strombus.stats import Recorder
@@ -242,10 +243,14 @@ class _Training:
     def _step(self, epoch: int, batch: DataSet | MultiDataSet) -> None:
         for hook in self.hooks:
             hook.pre_update(batch, self.replica)
+        buffers = read_buffers(self.replica.module) if self.skips_nonfinite else {}
+        skipped = self.compressor.skipped
         with self.recorder.phase("fit", examples=batch.examples):
             result = self.replica.gradients(batch, check=not self.skips_nonfinite)
         with self.recorder.phase("encode"):
             update = self.compressor.step_(self.replica.optimizer)
+        if buffers and self.compressor.skipped > skipped:  # what spoilt the update has spoilt running means too
+            write_buffers_(self.replica.module, buffers)
         self.replica.advance()
         with self.recorder.phase("exchange"):
             self.mixer.add(update.payload, result.count)

@@ -22,6 +22,7 @@ from strombus.compression import (
     ResidualClippingPostProcessor,
     TargetSparsityThresholdAlgorithm,
     ThresholdEncoder,
+    ThresholdState,
 )
 from strombus.compression import compressor as compressor_module
 from strombus.compression.torch_ops import TorchStepper
@@ -396,3 +397,15 @@ def test_state_and_statistics_with_torch_operations(monkeypatch, encoder):
     other.load(compressor.state())
     assert other.statistics()["mean"] == compressor.statistics()["mean"]
     assert bytes(other.step_(optimizer).payload) == bytes(compressor.step_(optimizer).payload)
+
+
+def test_the_first_threshold_lets_the_wanted_share_through_whatever_lies_in_rows():
+    """Images have columns with nothing in them: a sample of every 28th element of 784 would see nothing else."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(2400, 784)) * np.where(np.arange(784) % 28, 1.0, 0.01)
+    parameter = nn.Parameter(torch.from_numpy(rows.astype(np.float32)).view(-1) * 0)
+    compressor = Compressor(Compression(), [parameter], parameter.data)
+    parameter.grad = torch.from_numpy(rows.astype(np.float32)).view(-1)
+    update = compressor.step_(torch.optim.SGD([parameter], lr=0.1))
+    wanted = AdaptiveThresholdAlgorithm().share_to_estimate(ThresholdState(elements=rows.size))
+    assert update.count / rows.size == pytest.approx(wanted, rel=0.05)

@@ -119,6 +119,12 @@ def test_without_a_start_the_threshold_stays_while_the_share_is_in_a_band(elemen
             assert np.sign(algorithm.next(ThresholdState(0.5, share, steps, elements)) - 0.5) == moves
 
 
+def test_a_threshold_from_another_time_is_found_again():
+    algorithm = AdaptiveThresholdAlgorithm()
+    assert algorithm.next(ThresholdState(1e-9, 0.9, 500, 10**6)) is None
+    assert AdaptiveThresholdAlgorithm(initial_threshold=1.0).next(ThresholdState(1e-9, 0.9, 500, 10**6)) is not None
+
+
 def test_an_empty_step_lowers_the_threshold():
     algorithm = AdaptiveThresholdAlgorithm()
     assert algorithm.next(ThresholdState(1.0, 0.0, 50)) == pytest.approx(1 / 1.1)

@@ -13,6 +13,8 @@ __all__ = ["AdaptiveThresholdAlgorithm"]
 
 CHEAP = 20_000
 """Elements that cost next to nothing to send."""
+LOST = 0.5
+"""Share that tells a threshold from before, as where a schedule starts anew: it is found again."""
 SMALL_SHARE = 0.05
 """Share that is enough however small a network is; where more is sent, the threshold holds large elements back."""
 
@@ -54,7 +56,7 @@ class AdaptiveThresholdAlgorithm(ThresholdAlgorithm):
 
     def next(self, state: ThresholdState) -> float | None:
         """Return the next threshold; see `ThresholdAlgorithm.next`."""
-        if self.initial_threshold is None and state.steps < ESTIMATES:
+        if self.initial_threshold is None and (state.steps < ESTIMATES or (state.share or 0.0) > LOST):
             return None
         if state.threshold is None or state.share is None:
             return state.threshold or self.initial_threshold
