@@ -192,7 +192,7 @@ def torch_guard(threads: int | None = None) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep up to 64 MB of freed memory where the environment told it to give everything back.
+    """Have glibc keep up to 64 MB of freed memory, which it gives back by itself or where the environment says so.
 
     Dask starts its workers with ``MALLOC_TRIM_THRESHOLD_=65536``. Torch frees and allocates its gradients in every
     step, and then pays for fresh pages each time: a plain loop over a network of 7.4 MB was 1.3 to 1.5 times as
