@@ -133,7 +133,9 @@ def _connected(member: Member, work: SharingWork) -> Iterator[Transport | None]:
     if member.size == 1:
         yield None
         return
-    seat = Seat(member.rank, member.size, member.run_id, member.attempt, work.keys)
+    # An address by which the engine knows this worker is one that the others reach; a name may mean the loopback.
+    towards = member.host if member.host.replace(".", "").isdigit() else None
+    seat = Seat(member.rank, member.size, member.run_id, member.attempt, work.keys, towards)
     transport = make_transport(work.options.transport, seat, work.options.transport_options)
     transport.stopping = member.stopping
     try:
