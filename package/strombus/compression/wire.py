@@ -137,7 +137,7 @@ def unpack(payload: bytes | bytearray | memoryview, length: int, dtype: Any, ten
     start = _HEADER.size + quanta * found.itemsize
     if len(data) < start:
         raise WireError("an update ends within its thresholds")
-    thresholds = data[_HEADER.size : start].view(found) if start <= len(data) else data[:0]
+    thresholds = data[_HEADER.size : start].view(found)
     if not (np.isfinite(thresholds).all() and (thresholds > 0).all()):
         raise WireError("an update's thresholds must be finite and above 0")
     if not _read_body(Encoding(encoding), data[start:], count, shift, length, codes):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from strombus.compression.thresholds.base import DECAY, ESTIMATES, THINNING, ThresholdAlgorithm, ThresholdState
+from strombus.compression.thresholds.base import DECAY, ESTIMATES, ThresholdAlgorithm, ThresholdState, thinning
 
 __all__ = ["AdaptiveThresholdAlgorithm"]
 
@@ -78,5 +77,4 @@ class AdaptiveThresholdAlgorithm(ThresholdAlgorithm):
         """Return the shares between which a threshold stays that was found from the residual."""
         small = min(SMALL_SHARE, CHEAP / state.elements) if state.elements else 0.0
         low = max(self.max_target_sparsity, small)
-        early = 4 * math.pow(0.5, max(0, state.steps - ESTIMATES) / THINNING)
-        return low, min(max(2, early) * low, max(low, 2 * SMALL_SHARE))
+        return low, min(thinning(state.steps, 4 * low, 2 * low), max(low, 2 * SMALL_SHARE))

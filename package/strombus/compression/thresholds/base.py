@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-__all__ = ["DECAY", "ESTIMATES", "THINNING", "ThresholdAlgorithm", "ThresholdState", "mean_state"]
+__all__ = ["DECAY", "ESTIMATES", "START_SHARE", "ThresholdAlgorithm", "ThresholdState", "mean_state"]
 
 DECAY = 0.5 ** (1 / 20)
 """DL4J's factor of one step: 20 steps double or halve a threshold."""
@@ -87,9 +87,9 @@ class ThresholdAlgorithm(BaseModel, ABC):
         return self.bound(state.threshold * min(max(factor, 1 / LARGEST_STEP), LARGEST_STEP))
 
 
-def thinning(steps: int, final: float) -> float:
-    """Return the share wanted in step `steps` of a run that ends at `final`."""
-    return float(max(final, START_SHARE * math.pow(0.5, max(0, steps - ESTIMATES) / THINNING)))
+def thinning(steps: int, start: float, final: float) -> float:
+    """Return the share wanted in step `steps` of a run that begins at `start` and ends at `final`."""
+    return float(max(final, start * math.pow(0.5, max(0, steps - ESTIMATES) / THINNING)))
 
 
 def mean_state(states: Sequence[ThresholdState]) -> ThresholdState:

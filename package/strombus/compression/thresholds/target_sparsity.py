@@ -6,7 +6,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from strombus.compression.thresholds.base import DECAY, ESTIMATES, ThresholdAlgorithm, ThresholdState, thinning
+from strombus.compression.thresholds.base import (
+    DECAY,
+    ESTIMATES,
+    START_SHARE,
+    ThresholdAlgorithm,
+    ThresholdState,
+    thinning,
+)
 
 __all__ = ["TargetSparsityThresholdAlgorithm"]
 
@@ -40,7 +47,7 @@ class TargetSparsityThresholdAlgorithm(ThresholdAlgorithm):
         if state.threshold is None or state.share is None:
             return state.threshold or self.initial_threshold
         if self.initial_threshold is None:
-            return self.steer(state, thinning(state.steps, self.sparsity_target))
+            return self.steer(state, thinning(state.steps, START_SHARE, self.sparsity_target))
         if state.share < self.sparsity_target:
             return self.bound(state.threshold * self.decay_rate)
         if state.share > self.sparsity_target:
