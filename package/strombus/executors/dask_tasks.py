@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import contextvars
 import functools
+import threading
 import types
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -62,8 +66,33 @@ def _run(use: Callable[[Any], Any], call: bytes) -> Any:
         return Failure.of(error)
 
 
-def run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, native: Any, *inputs: Any) -> Any:
-    """Run one member of a gang in this worker's process."""
+async def run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, native: Any, *inputs: Any) -> Any:
+    """Run one member of a gang in this worker's process, in a thread of its own.
+
+    Dask's profiler walks the stack of each thread that runs a task a hundred times a second, with the interpreter's
+    lock held: that costs a member of short steps a tenth of its time. A coroutine has no such thread.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any) -> None:
+        if not done.done():
+            done.set_result(result)
+
+    def work() -> None:
+        try:
+            result = _run_gang_member(ticket, call, blob, native, *inputs)
+        except Exception as error:
+            result = Failure.of(error, ticket.rank)
+        with contextlib.suppress(RuntimeError):  # the worker has closed its loop meanwhile
+            loop.call_soon_threadsafe(settle, result)
+
+    name = f"strombus-member-{ticket.rank}"
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
+    return await done
+
+
+def _run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, native: Any, *inputs: Any) -> Any:
     worker = get_worker()
     member = LinkedMember(ticket, urlsplit(worker.address).hostname)
     body, client = load_body(call), get_client()
