@@ -110,7 +110,7 @@ def test_without_a_start_the_share_thins_out_to_the_target(wanted):
     assert wanted / 2 < np.mean(shares[-200:]) < wanted * 2
 
 
-@pytest.mark.parametrize(("elements", "low", "high"), [(1000, 0.05, 0.1), (10**6, 0.02, 0.08), (10**7, 0.01, 0.04)])
+@pytest.mark.parametrize(("elements", "low", "high"), [(1000, 0.05, 0.1), (10**6, 0.01, 0.08), (10**7, 0.005, 0.04)])
 def test_without_a_start_the_threshold_stays_while_the_share_is_in_a_band(elements, low, high):
     algorithm = AdaptiveThresholdAlgorithm()
     assert algorithm.share_to_estimate(ThresholdState(elements=elements)) == pytest.approx(high)

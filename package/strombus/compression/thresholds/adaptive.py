@@ -10,7 +10,7 @@ from strombus.compression.thresholds.base import DECAY, ESTIMATES, ThresholdAlgo
 
 __all__ = ["AdaptiveThresholdAlgorithm"]
 
-CHEAP = 20_000
+CHEAP = 10_000
 """Elements that cost next to nothing to send."""
 LOST = 0.5
 """Share that tells a threshold from before, as where a schedule starts anew: it is found again."""
@@ -26,9 +26,9 @@ class AdaptiveThresholdAlgorithm(ThresholdAlgorithm):
     initial_threshold : float, optional
         With a number the threshold starts there and moves as DL4J's: it stays while the share lies in the band, and
         else changes by `decay_rate` a step. By default it is found from the residual: a quantile for the first steps,
-        which then stays while between one and two times `max_target_sparsity` of the elements are sent, or up to four
-        times in the first steps, where a delay costs most. Small networks send more of their elements, up to 5 to
-        10 %: 20,000 elements in a step cost next to nothing.
+        which then stays while between a half and the whole of `max_target_sparsity` is sent, or up to four times that
+        in the first steps, where a delay costs most. Small networks send more of their elements, up to 5 to 10 %:
+        10,000 elements in a step cost next to nothing.
     min_target_sparsity, max_target_sparsity : float
         The band, as shares of the elements.
     decay_rate : float
@@ -76,5 +76,5 @@ class AdaptiveThresholdAlgorithm(ThresholdAlgorithm):
     def _band_of(self, state: ThresholdState) -> tuple[float, float]:
         """Return the shares between which a threshold stays that was found from the residual."""
         small = min(SMALL_SHARE, CHEAP / state.elements) if state.elements else 0.0
-        low = max(self.max_target_sparsity, small)
-        return low, min(thinning(state.steps, 4 * low, 2 * low), max(low, 2 * SMALL_SHARE))
+        low = max(self.max_target_sparsity / 2, small)
+        return low, min(thinning(state.steps, 8 * low, 2 * low), max(low, 2 * SMALL_SHARE))

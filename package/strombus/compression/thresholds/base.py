@@ -19,7 +19,7 @@ ESTIMATES = 10
 """Steps at the start whose thresholds are quantiles of the residual: an optimizer's first steps are unlike the rest."""
 START_SHARE = 0.04
 """Share of the elements that such a quantile lets through: a delay costs most early in a run."""
-THINNING = 100.0
+THINNING = 50.0
 """Steps in which the share halves from there, until it has reached the algorithm's own."""
 GAIN = 0.2
 """Exponent with which a threshold follows the ratio of the share that was sent to the share that was wanted."""
