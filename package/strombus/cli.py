@@ -26,6 +26,8 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 VERBOSE = "strombus.verbose"
 
+_COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
+
 
 class _Command(click.Command):
     """Take --verbose after the subcommand too, where people add it when something has failed."""
@@ -105,18 +107,14 @@ def demo(backend: str, epochs: int, workers: int) -> None:
 @click.option("--epochs", type=click.IntRange(1), help="Train for another number of epochs.")
 def train(config: str, backend: str | None, epochs: int | None) -> None:
     """Train the network that CONFIG, a YAML file, describes."""
-    from strombus.data import open_dataset
-    from strombus.jobs import import_object, read_job
+    from strombus.jobs import read_job
     from strombus.trainer import Trainer
 
     job = read_job(config)
     if job.output and Path(job.output).is_dir():
         raise errors.ConfigurationError(f"output must be a file to write, {job.output} is a directory")
-    transform = import_object(job.data.transform) if job.data.transform else None
-    data, validation, test = (
-        None if path is None else open_dataset(path, transform=transform)
-        for path in (job.data.train, job.data.validation, job.data.test)
-    )
+    paths = (job.data.train, job.data.validation, job.data.test)
+    data, validation, test = (None if path is None else _open(path, job.data.transform) for path in paths)
     network = job.make_network()
     with Trainer(network, job.make_master(), backend=backend or job.backend) as trainer:
         result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation)
@@ -126,6 +124,43 @@ def train(config: str, backend: str | None, epochs: int | None) -> None:
     if job.output:
         network.save(job.output)
         click.echo(f"saved {job.output}")
+
+
+def _open(path: str | list[str], transform: str | None) -> Any:
+    from strombus.data import open_dataset
+    from strombus.jobs import import_object
+
+    return open_dataset(path, transform=import_object(transform) if transform else None)
+
+
+@main.command()
+@click.argument("config", type=click.Path(dir_okay=False), required=False)
+@click.option("--backend", help="local, dask, spark or a scheduler's address; by default what CONFIG says, or auto.")
+@click.option("--workers", type=click.IntRange(1), help="Workers to try; by default as many as would train.")
+def doctor(config: str | None, backend: str | None, workers: int | None) -> None:
+    """Examine this machine and a cluster, and say what to change.
+
+    With CONFIG, a training's YAML file, its workers take some steps: is it computing or communicating that takes
+    the time? Nothing is trained or written. Exits with 3 where the training could not run.
+    """
+    from strombus.doctor import examine
+    from strombus.jobs import read_job
+
+    job = None if config is None else read_job(config)
+    if job is None:
+        found = examine(backend or "auto", workers=workers)
+    else:
+        data = _open(job.data.train, job.data.transform)
+        found = examine(backend or job.backend, job.make_master(), job.make_network(), data, workers)
+    problems = 0
+    for finding in found:
+        problems += finding.level == "problem"
+        level = click.style(f"{finding.level:<8}", fg=_COLOURS[finding.level])
+        click.echo(f"{level} {finding.topic:<10} {finding.text}")
+        if finding.advice:
+            click.echo(f"{'':<19} -> {finding.advice}")
+    if problems:
+        sys.exit(3)
 
 
 @main.group()

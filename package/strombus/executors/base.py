@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from strombus.types import Capacity, Event
+from strombus.types import Capacity, Event, Finding
 
 __all__ = ["Control", "Executor", "Member", "Shared", "Task", "merge_plan"]
 
@@ -175,6 +175,10 @@ class Executor(ABC):
 
     def check(self) -> None:
         """Make sure that every worker can import Strombus; raise `ExecutorError` that says which cannot."""
+
+    def concerns(self) -> list[Finding]:
+        """Return what in the engine's settings stands in the way of a training, each with the setting to change."""
+        return []
 
     def close(self) -> None:
         """Close what this executor opened, and nothing else; a second call does nothing."""

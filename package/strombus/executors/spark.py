@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from strombus.errors import ConfigurationError, ExecutorError
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import dump
+from strombus.executors.spark_concerns import concerns_of
 from strombus.executors.spark_gang import run_gang
 from strombus.executors.spark_jobs import Source, check_workers, named, run_job
-from strombus.executors.spark_session import capacity_of, context_of, ensure_running, open_context, task_cpus
+from strombus.executors.spark_session import (
+    capacity_of,
+    context_of,
+    ensure_running,
+    is_local,
+    open_context,
+    task_cpus,
+)
 from strombus.executors.spark_tasks import (
     KeyByGroup,
     MergeGroup,
@@ -22,7 +30,7 @@ from strombus.executors.spark_tasks import (
     open_outcome,
 )
 from strombus.executors.values import Packed, as_tuple
-from strombus.types import Capacity, Event
+from strombus.types import Capacity, Event, Finding
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
@@ -205,6 +213,11 @@ class SparkExecutor(Executor):
         """Make sure that every executor can import Strombus, in the driver's version."""
         ensure_running(self.context)
         check_workers(self.context, capacity_of(self.context).slots)
+
+    def concerns(self) -> list[Finding]:
+        """Return settings of the application that cost time or forbid a gang."""
+        ensure_running(self.context)
+        return concerns_of(dict(self.context.getConf().getAll()), is_local(self.context))
 
     def close(self) -> None:
         """Stop the Spark application if this executor opened it."""

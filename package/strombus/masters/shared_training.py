@@ -147,7 +147,7 @@ class SharedTrainingMaster(TrainingMaster):
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         try:
-            self._compression()
+            self.compression()
         except ValidationError as error:
             raise ValueError(explain(error, "compression", "")) from None
         return self
@@ -181,7 +181,8 @@ class SharedTrainingMaster(TrainingMaster):
         wanted = self.workers_per_node * max(1, len(capacity.hosts))
         return wanted if capacity.slots is None else min(wanted, capacity.slots)
 
-    def _compression(self) -> Compression:
+    def compression(self) -> Compression:
+        """Return how updates are compressed."""
         return Compression(
             threshold_algorithm=self.threshold_algorithm,
             threshold_scope=self.threshold_scope,
@@ -242,7 +243,7 @@ class SharedTrainingMaster(TrainingMaster):
             SharingOptions(
                 combine=self.combine,
                 max_staleness=self.max_staleness,
-                compression=self._compression(),
+                compression=self.compression(),
                 transport=self.transport,
                 transport_options=self._transport_options(),
                 patience=self.timeout,

@@ -3,6 +3,7 @@
 from strombus.types.capacity import Capacity
 from strombus.types.dataset import Columns, DataSet, MultiDataSet, from_columns
 from strombus.types.event import Event
+from strombus.types.finding import Finding
 from strombus.types.native import NativePartition
 from strombus.types.partition import Block, Partition
 from strombus.types.state import NetworkState, UpdaterState
@@ -13,6 +14,7 @@ __all__ = [
     "Columns",
     "DataSet",
     "Event",
+    "Finding",
     "MultiDataSet",
     "NativePartition",
     "NetworkState",

@@ -30,6 +30,7 @@ class Kind(IntEnum):
     PARAMETERS = 4
     REQUEST = 5
     STATE = 6
+    PROBE = 7  # how fast a link is
 
 
 class Peers:

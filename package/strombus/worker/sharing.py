@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,10 +20,11 @@ from strombus.networks.flat import read_buffers, write_buffers_
 from strombus.networks.parcels import pack_state
 from strombus.partitioning import EqualRepartitioner, Repartitioner
 from strombus.stats import Recorder
-from strombus.transport import Keys, Seat, Transport, TransportOptions, make_transport
+from strombus.transport import Keys, Transport, TransportOptions
 from strombus.types import DataSet, Event, MultiDataSet, NetworkState, Partition
 from strombus.worker.bench import Feed
 from strombus.worker.hooks import TrainingHook
+from strombus.worker.meeting import connected
 from strombus.worker.mixing import Mixer, Pace
 from strombus.worker.peers import Peers
 from strombus.worker.scoring import ScoringWork, evaluate_batches, score_batches
@@ -123,28 +124,9 @@ def share_training(member: Member, work: SharingWork, opened: Any) -> MemberResu
     """
     training = _Training(member, work, open_cell(opened)[1] if work.cells else None)
     training.warm_up()
-    with _connected(member, work) as transport:
+    options = work.options
+    with connected(member, work.keys, options.transport, options.transport_options) as transport:
         return training.run(transport)
-
-
-@contextmanager
-def _connected(member: Member, work: SharingWork) -> Iterator[Transport | None]:
-    """Meet the other members; a gang of one needs no transport."""
-    if member.size == 1:
-        yield None
-        return
-    # An address by which the engine knows this worker is one that the others reach; a name may mean the loopback.
-    towards = member.host if member.host.replace(".", "").isdigit() else None
-    seat = Seat(member.rank, member.size, member.run_id, member.attempt, work.keys, towards)
-    transport = make_transport(work.options.transport, seat, work.options.transport_options)
-    transport.stopping = member.stopping
-    try:
-        transport.connect(member.exchange(transport.address()))
-        yield transport
-    except BaseException:
-        transport.close(flush=0.0)
-        raise
-    transport.close()
 
 
 @dataclass
