@@ -1,22 +1,38 @@
-"""The interface of a metric, and how labels, outputs and masks become rows."""
+"""The interface of a metric, and what Strombus's own have besides: JSON, YAML, pictures, figures by name."""
 
 from __future__ import annotations
 
+import inspect
+import json
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-from strombus.errors import DataError
+from strombus.errors import ConfigurationError, DataError
 
-__all__ = ["Metric", "class_rows"]
+if TYPE_CHECKING:
+    from strombus.evaluation.charts import Chart
+
+__all__ = ["Array", "BaseEvaluation", "Metric"]
 
 Array = NDArray[Any]
 
 
 class Metric(ABC):
-    """Sufficient statistics of labels against a network's output (DL4J: ``IEvaluation``)."""
+    """Sufficient statistics of labels against a network's output (DL4J: ``IEvaluation``).
+
+    Attributes
+    ----------
+    probabilities : bool
+        Whether `add` wants probabilities where the network's loss says that it gives logits; otherwise the
+        output comes as the module returned it.
+    """
+
+    probabilities: ClassVar[bool] = False
 
     @abstractmethod
     def add(self, labels: Array, output: Array, mask: Array | None = None) -> None:
@@ -40,60 +56,191 @@ class Metric(ABC):
 
     @abstractmethod
     def fresh(self) -> Self:
-        """Return an instance with the same settings and no data."""
+        """Return an instance with the same settings and no data (DL4J: ``newInstance``)."""
 
     @abstractmethod
     def stats(self) -> str:
         """Return the figures as text."""
 
 
-def _one_hot(labels: Array, output: Array) -> bool:
-    return labels.shape == output.shape and (output.shape[1] > 1 or np.issubdtype(labels.dtype, np.floating))
+class BaseEvaluation(Metric):
+    """A metric that can be written and read back, compared and drawn (DL4J: ``BaseEvaluation``).
 
-
-def class_rows(labels: Array, output: Array, mask: Array | None) -> tuple[NDArray[np.int64], Array]:
-    """Flatten a batch to class numbers and one row of class outputs each, without masked rows.
-
-    `output` has shape (examples, classes) or (examples, classes, steps...); `labels` the same (one-hot or
-    probabilities) or without the class axis (class numbers); `mask` (examples,), (examples, 1) or the
-    shape without the class axis.
-
-    Returns
-    -------
-    numbers : ndarray of int64, shape (rows,)
-    outputs : ndarray, shape (rows, classes)
+    Attributes
+    ----------
+    name : str
+        The ``type`` in JSON, and the row in `strombus.evaluation.evaluations`.
+    figures : mapping of str to str
+        DL4J's name of each figure and the method that gives it.
+    alike : tuple of str
+        Settings that two instances must share to be merged.
     """
-    if output.ndim == 1:
-        output = output[:, None]
-    classes = output.shape[1]
-    shape = output.shape[:1] + output.shape[2:]
-    if labels.ndim == output.ndim and _one_hot(labels, output):
-        numbers = labels.argmax(axis=1) if classes > 1 else labels[:, 0]
-    elif labels.shape == shape or labels.shape == (*shape[:1], 1):
-        numbers = labels.reshape(shape)
-    else:
-        raise DataError(
-            f"labels of shape {labels.shape} do not fit an output of shape {output.shape}: give class numbers "
-            f"of shape {shape} or one value per class of shape {output.shape}"
-        )
-    rows = np.moveaxis(output, 1, -1).reshape(-1, classes)
-    numbers = numbers.reshape(-1).astype(np.int64)
-    if mask is not None:
-        keep = _mask_rows(mask, shape)
-        rows, numbers = rows[keep], numbers[keep]
-    if np.isnan(rows).any():
-        raise DataError(
-            f"the network's output holds NaN in {int(np.isnan(rows).any(axis=1).sum())} of {len(rows)} rows"
-        )
-    return numbers, rows
 
+    probabilities = True
+    name: ClassVar[str]
+    figures: ClassVar[Mapping[str, str]] = {}
+    alike: ClassVar[tuple[str, ...]] = ()
 
-def _mask_rows(mask: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    if mask.shape == (*shape[:1], 1) and len(shape) == 1:
-        mask = mask[:, 0]
-    if mask.shape == shape[:1] and len(shape) > 1:
-        mask = np.broadcast_to(mask.reshape(-1, *[1] * (len(shape) - 1)), shape)
-    if mask.shape != shape:
-        raise DataError(f"a mask of shape {mask.shape} does not fit rows of shape {shape}")
-    keep: NDArray[np.bool_] = mask.reshape(-1) != 0
-    return keep
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that make an instance like this one, as plain values."""
+
+    @abstractmethod
+    def statistics(self) -> dict[str, Any]:
+        """Return what was counted, as plain values; nothing for an instance without data."""
+
+    @abstractmethod
+    def _load(self, statistics: Mapping[str, Any]) -> None:
+        """Take over what `statistics` returned; a `DataError` says what is wrong with it."""
+
+    @abstractmethod
+    def _merge(self, other: Self) -> None:
+        """Add the statistics of an instance that holds data and has the same settings."""
+
+    @abstractmethod
+    def charts(self) -> list[Chart]:
+        """Return what there is to draw, the most telling first."""
+
+    @property
+    @abstractmethod
+    def empty(self) -> bool:
+        """Whether nothing has been counted yet."""
+
+    def merge(self, other: Self) -> Self:
+        """Add another instance's statistics to this one and return it; one without data changes nothing.
+
+        Raises
+        ------
+        DataError
+            When it is another metric, or counts by other settings.
+        """
+        if type(other) is not type(self):
+            raise DataError(f"{type(self).__name__} cannot be merged with {type(other).__name__}")
+        mine, theirs = self.settings(), other.settings()
+        for name in self.alike:
+            if mine[name] != theirs[name]:
+                raise DataError(
+                    f"two {type(self).__name__} with {name} = {mine[name]!r} and {theirs[name]!r} cannot be merged: "
+                    "evaluate both with the same settings"
+                )
+        if not other.empty:
+            self._merge(other)
+        return self
+
+    def fresh(self) -> Self:
+        """Return an instance with the same settings and no data (DL4J: ``newInstance``)."""
+        return type(self)(**self.settings())
+
+    def reset(self) -> None:
+        """Forget the data and keep the settings."""
+        self.__dict__ = self.fresh().__dict__
+
+    def value(self, metric: str) -> float:
+        """Return a figure by its method's name or by DL4J's (``"MCC"``, ``"AUROC"``, ...), averaged where it is many.
+
+        Raises
+        ------
+        ConfigurationError
+            For a name that is none; lists those there are.
+        """
+        wanted = metric.lower().replace("_", "")
+        for known, method in self.figures.items():
+            if wanted in (known.lower(), method.replace("_", "")):
+                return float(getattr(self, method)())
+        raise ConfigurationError(
+            f"{type(self).__name__} has no figure {metric!r}; known: {', '.join(self.figures) or 'none'}"
+        )
+
+    # -- writing and reading ---------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return type, settings and statistics as plain values."""
+        return {"type": self.name, "settings": self.settings(), "statistics": self.statistics()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Make the instance that `to_dict` described; it can report, take in more and be merged.
+
+        Raises
+        ------
+        ConfigurationError
+            When type or settings are none of this library's; lists the known ones.
+        DataError
+            When the statistics contradict themselves.
+        """
+        from strombus.evaluation import evaluations
+
+        if not isinstance(record, Mapping) or not {"type", "settings", "statistics"} >= set(record) >= {"type"}:
+            raise ConfigurationError("an evaluation is written as a mapping of type, settings and statistics")
+        kind = evaluations[str(record["type"])]
+        if not issubclass(kind, cls):
+            raise ConfigurationError(f"this is an evaluation of type {record['type']!r}, not {cls.name!r}")
+        settings = dict(record.get("settings") or {})
+        known = inspect.signature(kind).parameters
+        if unknown := sorted(set(settings) - set(known)):
+            raise ConfigurationError(f"{kind.__name__} has no setting {unknown[0]!r}; known: {', '.join(known)}")
+        made: Self = kind(**settings)
+        if statistics := record.get("statistics"):
+            made._load(statistics)
+        return made
+
+    def to_json(self) -> str:
+        """Return the evaluation as JSON: settings and statistics, so that it can be merged after reading."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; on `BaseEvaluation` any type, on a class that one. See `from_dict`."""
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigurationError(f"the evaluation is not JSON: {error}") from None
+        return cls.from_dict(record)
+
+    def to_yaml(self) -> str:
+        """Return the evaluation as YAML; see `to_json`."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """Read what `to_yaml` wrote; see `from_dict`."""
+        try:
+            record = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"the evaluation is not YAML: {error}") from None
+        return cls.from_dict(record)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        if self.empty:
+            return f"{name}(no data)"
+        shown = list(dict.fromkeys(self.figures.values()))[:3]
+        return f"{name}({', '.join(f'{figure}={getattr(self, figure)():.4f}' for figure in shown)})"
+
+    # -- looking at it ---------------------------------------------------------------------------
+
+    def to_html(self, path: str | PathLike[str], title: str | None = None) -> None:
+        """Write figures and charts as one page; see `strombus.evaluation.export_evaluation_html`."""
+        from strombus.evaluation.page import export_evaluation_html
+
+        export_evaluation_html([self], path, title or type(self).__name__)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw with matplotlib: the first chart into `ax`, or all charts into a new figure, which is returned.
+
+        Raises
+        ------
+        ConfigurationError
+            Without matplotlib, which is no dependency of Strombus.
+        """
+        from strombus.evaluation.plotting import plot_charts
+
+        return plot_charts(self.charts(), ax)
+
+    def _no_data(self) -> DataError:
+        return DataError(f"nothing has been evaluated yet: the {type(self).__name__} has no data")
