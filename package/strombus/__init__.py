@@ -21,6 +21,8 @@ _WHERE = {
     "EpochRecord": "strombus.callbacks",
     "EqualRepartitioner": "strombus.partitioning",
     "Evaluation": "strombus.evaluation",
+    "EvaluationBinary": "strombus.evaluation",
+    "EvaluationCalibration": "strombus.evaluation",
     "Executor": "strombus.executors.base",
     "FitResult": "strombus.fitting",
     "FixedThresholdAlgorithm": "strombus.compression",
@@ -29,6 +31,10 @@ _WHERE = {
     "NoOpRepartitioner": "strombus.partitioning",
     "NoOpResidualPostProcessor": "strombus.compression",
     "ParameterAveragingTrainingMaster": "strombus.masters.parameter_averaging",
+    "ROC": "strombus.evaluation",
+    "ROCBinary": "strombus.evaluation",
+    "ROCMultiClass": "strombus.evaluation",
+    "RegressionEvaluation": "strombus.evaluation",
     "Repartitioner": "strombus.partitioning",
     "ResidualClippingPostProcessor": "strombus.compression",
     "ResidualPostProcessor": "strombus.compression",
@@ -58,6 +64,8 @@ __all__ = [
     "EpochRecord",
     "EqualRepartitioner",
     "Evaluation",
+    "EvaluationBinary",
+    "EvaluationCalibration",
     "Executor",
     "FitResult",
     "FixedThresholdAlgorithm",
@@ -66,6 +74,10 @@ __all__ = [
     "NoOpRepartitioner",
     "NoOpResidualPostProcessor",
     "ParameterAveragingTrainingMaster",
+    "ROC",
+    "ROCBinary",
+    "ROCMultiClass",
+    "RegressionEvaluation",
     "Repartitioner",
     "ResidualClippingPostProcessor",
     "ResidualPostProcessor",
@@ -98,7 +110,15 @@ if TYPE_CHECKING:
         ThresholdAlgorithm,
         ThresholdEncoder,
     )
-    from strombus.evaluation import Evaluation
+    from strombus.evaluation import (
+        ROC,
+        Evaluation,
+        EvaluationBinary,
+        EvaluationCalibration,
+        RegressionEvaluation,
+        ROCBinary,
+        ROCMultiClass,
+    )
     from strombus.executors.base import Executor
     from strombus.fitting import FitResult
     from strombus.masters.base import TrainingMaster

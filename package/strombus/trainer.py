@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from strombus.callbacks import Callback, ProgressBar
 from strombus.data import NativeCollection, open_source
 from strombus.errors import ConfigurationError, DataError, ExecutorError
-from strombus.evaluation import Evaluation, Metric
+from strombus.evaluation import ROC, Evaluation, RegressionEvaluation, ROCMultiClass
+from strombus.evaluation.requests import Request
 from strombus.executors import resolve
 from strombus.executors.base import Executor, Shared
 from strombus.exporting import readable_source
@@ -23,19 +24,18 @@ from strombus.networks import Network
 from strombus.partitioning import DefaultRepartitioner
 from strombus.stats import TrainingStats
 from strombus.types import NativePartition, Partition
+from strombus.worker.evaluating import evaluate_part, merge_metrics
 from strombus.worker.scoring import (
     LossSum,
     ScoringWork,
-    evaluate_part,
     merge_losses,
-    merge_metrics,
     predict_part,
     score_part,
 )
 
 __all__ = ["Trainer"]
 
-M = TypeVar("M", bound=Metric)
+E = TypeVar("E")
 
 
 class Trainer:
@@ -180,14 +180,57 @@ class Trainer:
         penalty = self.network.regularization()
         return total.total / total.count + penalty if average else total.total + penalty * total.count
 
-    def evaluate(self, data: Any, batch_size: int = 64) -> Evaluation:
-        """Return accuracy, precision, recall, F1 and the confusion matrix on `data`."""
-        return self.do_evaluation(data, [Evaluation()], batch_size)[0]
+    def evaluate(
+        self, data: Any, batch_size: int = 64, *, labels: Sequence[str] | None = None, top_n: int = 1
+    ) -> Evaluation:
+        """Return accuracy, precision, recall, F1 and the confusion matrix on `data`; see `Evaluation`."""
+        return self._evaluate(data, Evaluation(labels=labels, top_n=top_n), batch_size)
 
-    def do_evaluation(self, data: Any, metrics: Sequence[M], batch_size: int = 64) -> list[M]:
-        """Run several metrics over `data` in one pass; return new ones, filled, in the order given."""
-        with self._work(data, batch_size, tuple(metrics)) as (work, parts):
-            return list(self.executor.map_reduce(evaluate_part, parts, merge_metrics, work).get())
+    def evaluate_regression(
+        self, data: Any, batch_size: int = 64, *, column_names: Sequence[str] | None = None
+    ) -> RegressionEvaluation:
+        """Return errors, R squared and correlation of each output column on `data`; see `RegressionEvaluation`."""
+        return self._evaluate(data, RegressionEvaluation(column_names=column_names), batch_size)
+
+    def evaluate_roc(self, data: Any, threshold_steps: int = 0, batch_size: int = 64) -> ROC:
+        """Return curves and areas of a yes-or-no output on `data`, exact for 0 steps; see `ROC`."""
+        return self._evaluate(data, ROC(threshold_steps), batch_size)
+
+    def evaluate_roc_multi_class(
+        self, data: Any, threshold_steps: int = 0, batch_size: int = 64, *, labels: Sequence[str] | None = None
+    ) -> ROCMultiClass:
+        """Return curves and areas of each class against the rest on `data`; see `ROCMultiClass`."""
+        return self._evaluate(data, ROCMultiClass(threshold_steps, labels=labels), batch_size)
+
+    def _evaluate(self, data: Any, metric: E, batch_size: int) -> E:
+        filled: E = self.do_evaluation(data, [metric], batch_size)[0]
+        return filled
+
+    def do_evaluation(
+        self, data: Any, metrics: Sequence[Any] | Mapping[int, Sequence[Any]], batch_size: int = 64
+    ) -> Any:
+        """Run several metrics over `data` in one pass and return new ones, filled.
+
+        Parameters
+        ----------
+        metrics : sequence or mapping
+            Metrics of the first output; or for each number of an output of a `ComputationGraph` those that
+            judge it. A metric is a `strombus.evaluation.Metric`, or a ``torchmetrics.Metric`` or
+            ``MetricCollection`` whose states can be merged.
+
+        Returns
+        -------
+        list or dict of list
+            As `metrics` was given, in its order.
+
+        Raises
+        ------
+        ConfigurationError
+            When one is no metric, or cannot be merged from partitions.
+        """
+        request = Request(metrics)
+        with self._work(data, batch_size, request) as (work, parts):
+            return request.answer(self.executor.map_reduce(evaluate_part, parts, merge_metrics, work).get())
 
     def predict(self, data: Any, batch_size: int = 64) -> NDArray[Any] | tuple[NDArray[Any], ...]:
         """Return the network's output for each example, in the data's order.
@@ -211,16 +254,17 @@ class Trainer:
 
     @contextmanager
     def _work(
-        self, data: Any, batch_size: int, metrics: tuple[Metric, ...] = ()
+        self, data: Any, batch_size: int, request: Request | None = None
     ) -> Iterator[tuple[Shared[ScoringWork], tuple[Partition | NativePartition, ...]]]:
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+        asked = () if request is None else (request.metrics, request.outputs)
         source = open_source(data)
         if isinstance(source, NativeCollection):
             native = tuple(source.partitions())
             if not native:
                 raise DataError("the data holds no examples")
-            with self._shared(ScoringWork(self.network, None, batch_size, metrics)) as work:
+            with self._shared(ScoringWork(self.network, None, batch_size, *asked)) as work:
                 yield work, native
             return
         with readable_source(
@@ -235,7 +279,7 @@ class Trainer:
             slots = self.executor.capacity().slots or 1
             pieces = DefaultRepartitioner(max_partitions=4 * slots if slots > 1 else 1)
             parts = pieces.plan([readable.rows], workers=slots, batch_size=batch_size)
-            with self._shared(ScoringWork(self.network, readable, batch_size, metrics)) as work:
+            with self._shared(ScoringWork(self.network, readable, batch_size, *asked)) as work:
                 yield work, parts
 
     @contextmanager

@@ -32,7 +32,7 @@ class Metric(ABC):
         output comes as the module returned it.
     """
 
-    probabilities: ClassVar[bool] = False
+    probabilities: bool = False
 
     @abstractmethod
     def add(self, labels: Array, output: Array, mask: Array | None = None) -> None:

@@ -79,7 +79,7 @@ class Evaluation(BaseEvaluation):
         self.num_classes = None if num_classes is None else at_least("num_classes", num_classes, 2)
         self.labels = names_of(labels, num_classes)
         self.top_n = at_least("top_n", top_n, 1)
-        self.binary_decision_threshold = binary_decision_threshold
+        self.binary_decision_threshold = _threshold(binary_decision_threshold)
         self.binary_positive_class = one_of("binary_positive_class", binary_positive_class, (0, 1, None))
         self.cost_array = _costs(cost_array)
         self.undefined = one_of("undefined", undefined, ("zero", "exclude"))
@@ -307,6 +307,14 @@ class Evaluation(BaseEvaluation):
             return []
         matrix = self.confusion_matrix
         return [Heatmap("Confusion matrix", [self.class_label(i) for i in range(len(matrix))], matrix)]
+
+
+def _threshold(threshold: float | None) -> float | None:
+    if threshold is None:
+        return None
+    if isinstance(threshold, bool | str) or not np.isfinite(threshold):
+        raise ConfigurationError(f"binary_decision_threshold must be a number or None, got {threshold!r}")
+    return float(threshold)
 
 
 def _costs(costs: Sequence[float] | None) -> list[float] | None:

@@ -26,10 +26,13 @@ class _Moments:
     """Counts, means and centred sums of labels (y) and predictions (p), each of shape (columns,).
 
     Centred sums lose no digits where values are large and vary little, and they add up (Chan, Golub and
-    LeVeque, 1979). Bounds tell a constant column from one whose variance is rounding.
+    LeVeque, 1979); for the same reason a mean is kept as an origin near it and what it lies beside it. Bounds
+    tell a constant column from one whose variance is rounding.
     """
 
     count: Array
+    y_origin: Floats
+    p_origin: Floats
     y_mean: Floats
     p_mean: Floats
     y_squares: Floats
@@ -47,10 +50,10 @@ class _Moments:
         """Return those of rows, shape (rows, columns)."""
         count = keep.sum(axis=0)
         some = np.maximum(count, 1)
-        y_mean, p_mean = y.sum(axis=0) / some, p.sum(axis=0) / some  # masked values are 0
-        dy, dp, error = (np.where(keep, values, 0.0) for values in (y - y_mean, p - p_mean, p - y))
-        # What rounding left of the mean, so that centred sums are centred.
-        shift_y, shift_p = dy.sum(axis=0) / some, dp.sum(axis=0) / some
+        origins = y.sum(axis=0) / some, p.sum(axis=0) / some  # masked values are 0
+        dy, dp = (np.where(keep, values - origin, 0.0) for values, origin in zip((y, p), origins, strict=True))
+        error = np.where(keep, p - y, 0.0)
+        y_mean, p_mean = dy.sum(axis=0) / some, dp.sum(axis=0) / some
         bounds = [
             extreme(values, axis=0, where=keep, initial=start)
             for values in (y, p)
@@ -58,11 +61,12 @@ class _Moments:
         ]
         return cls(
             count,
-            y_mean + shift_y,
-            p_mean + shift_p,
-            (dy * dy).sum(axis=0) - count * shift_y * shift_y,
-            (dp * dp).sum(axis=0) - count * shift_p * shift_p,
-            (dy * dp).sum(axis=0) - count * shift_y * shift_p,
+            *origins,
+            y_mean,
+            p_mean,
+            (dy * dy).sum(axis=0) - count * y_mean * y_mean,
+            (dp * dp).sum(axis=0) - count * p_mean * p_mean,
+            (dy * dp).sum(axis=0) - count * y_mean * p_mean,
             (error * error).sum(axis=0),
             np.abs(error).sum(axis=0),
             *bounds,
@@ -73,11 +77,15 @@ class _Moments:
         count = self.count + other.count
         some = np.maximum(count, 1)
         share, both = other.count / some, self.count * other.count / some
-        dy, dp = other.y_mean - self.y_mean, other.p_mean - self.p_mean
+        dy = (other.y_origin - self.y_origin) + (other.y_mean - self.y_mean)
+        dp = (other.p_origin - self.p_origin) + (other.p_mean - self.p_mean)
+        first = self.count > 0
         return type(self)(
             count,
-            self.y_mean + dy * share,
-            self.p_mean + dp * share,
+            np.where(first, self.y_origin, other.y_origin),
+            np.where(first, self.p_origin, other.p_origin),
+            np.where(first, self.y_mean + dy * share, other.y_mean),
+            np.where(first, self.p_mean + dp * share, other.p_mean),
             self.y_squares + other.y_squares + dy * dy * both,
             self.p_squares + other.p_squares + dp * dp * both,
             self.products + other.products + dy * dp * both,

@@ -30,6 +30,8 @@ _SAME_SHAPE_FUNCTIONS = (
 )
 _NUMBER_LOSSES = (nn.KLDivLoss, nn.PoissonNLLLoss, nn.SoftMarginLoss, nn.MultiLabelSoftMarginLoss)
 _NUMBER_FUNCTIONS = (F.kl_div, F.poisson_nll_loss, F.soft_margin_loss, F.multilabel_soft_margin_loss)
+_SIGMOID_LOSSES = (nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss)
+_SIGMOID_FUNCTIONS = (F.binary_cross_entropy_with_logits, F.multilabel_soft_margin_loss)
 
 
 class Loss:
@@ -80,6 +82,17 @@ class Loss:
         """Return a loss of its own whose tensors are on `device`."""
         function = self.function
         return Loss(copy.deepcopy(function).to(device) if isinstance(function, nn.Module) else function)
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Return an output that the loss takes as logits, or as logarithms, as probabilities in float64.
+
+        Any other output comes back as it is: a loss of one's own does not say what it takes.
+        """
+        if _is(self.function, (nn.CrossEntropyLoss,), (F.cross_entropy,)):
+            return output.double().softmax(dim=1 if output.ndim > 1 else 0)
+        if _is(self.function, (nn.NLLLoss,), (F.nll_loss,)):
+            return output.double().exp()
+        return output.double().sigmoid() if _is(self.function, _SIGMOID_LOSSES, _SIGMOID_FUNCTIONS) else output
 
     def mean(self, output: Tensor, labels: Tensor, mask: Tensor | None = None) -> tuple[Tensor, float]:
         """Return the mean over the unmasked terms as a scalar that can be differentiated, and its count.

@@ -1,8 +1,8 @@
-"""Score, evaluate and predict one partition of the data; nothing is trained."""
+"""Score and predict one partition of the data; nothing is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strombus.data import Source, epoch_order, read_batches, rebatch
-from strombus.errors import DataError
 from strombus.evaluation import Metric
 from strombus.networks import Network, Replica
 from strombus.partitioning import batch_sizes
@@ -20,10 +19,7 @@ from strombus.worker.bench import Workbench
 __all__ = [
     "LossSum",
     "ScoringWork",
-    "evaluate_batches",
-    "evaluate_part",
     "merge_losses",
-    "merge_metrics",
     "predict_part",
     "score_batches",
     "score_part",
@@ -38,6 +34,7 @@ class ScoringWork:
     source: Source | None  # None: the parts are an engine's own partitions
     batch_size: int
     metrics: tuple[Metric, ...] = ()
+    outputs: tuple[int, ...] = ()  # which output each metric judges; empty: the first
     bench: Workbench = field(default_factory=Workbench)
 
     def batches(self, part: Any) -> Iterator[DataSet | MultiDataSet]:
@@ -82,27 +79,6 @@ def merge_losses(left: LossSum, right: LossSum) -> LossSum:
     return LossSum(left.total + right.total, left.count + right.count)
 
 
-def evaluate_part(work: ScoringWork, part: Any) -> tuple[Metric, ...]:
-    """Run all metrics over a partition in one pass."""
-    metrics = tuple(metric.fresh() for metric in work.metrics)
-    with work.bench.replica_of(work.network) as replica:
-        evaluate_batches(replica, work.batches(part), metrics)
-    return metrics
-
-
-def evaluate_batches(replica: Replica, batches: Iterable[DataSet | MultiDataSet], metrics: Sequence[Metric]) -> None:
-    """Add minibatches to all metrics, in one pass."""
-    for batch in batches:
-        labels, output, mask = _first_output(replica, batch)
-        for metric in metrics:
-            metric.add(labels, output, mask)
-
-
-def merge_metrics(left: tuple[Metric, ...], right: tuple[Metric, ...]) -> tuple[Metric, ...]:
-    """Merge two partitions' metrics one by one, into new ones."""
-    return tuple(a.fresh().merge(a).merge(b) for a, b in zip(left, right, strict=True))
-
-
 def predict_part(work: ScoringWork, part: Any) -> tuple[NDArray[Any], ...]:
     """Return the network's outputs for a partition, one array for each output."""
     with work.bench.replica_of(work.network) as replica:
@@ -113,34 +89,3 @@ def predict_part(work: ScoringWork, part: Any) -> tuple[NDArray[Any], ...]:
 def _outputs(replica: Replica, batch: DataSet | MultiDataSet) -> tuple[NDArray[Any], ...]:
     outputs = replica.forward(batch)
     return tuple(output.cpu().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
-
-
-def _first_output(
-    replica: Replica, batch: DataSet | MultiDataSet
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
-    output = _outputs(replica, batch)[0]
-    if isinstance(batch, MultiDataSet):
-        labels = batch.labels[0] if batch.labels else None
-        mask = batch.labels_masks[0] if batch.labels_masks else None
-    else:
-        labels, mask = batch.labels, batch.labels_mask
-        if mask is None and output.ndim > 2:
-            mask = batch.features_mask
-    if labels is None:
-        raise DataError("evaluation needs labels; the data has none")
-    return labels, output, _without_ignored(replica, labels, output, mask)
-
-
-def _without_ignored(
-    replica: Replica, labels: NDArray[Any], output: NDArray[Any], mask: NDArray[Any] | None
-) -> NDArray[Any] | None:
-    """Mask what the loss ignores too (``ignore_index``): it is no class."""
-    ignored = replica.objective.losses[0].ignored if replica.objective is not None else None
-    if ignored is None or labels.dtype.kind not in "iu" or labels.ndim >= output.ndim:
-        return mask
-    counts = labels != ignored
-    if counts.all():
-        return mask
-    if mask is not None:
-        counts = counts & (mask.reshape(mask.shape + (1,) * (counts.ndim - mask.ndim)) != 0)
-    return np.asarray(counts)

@@ -23,11 +23,12 @@ from strombus.stats import Recorder
 from strombus.transport import Keys, Transport, TransportOptions
 from strombus.types import DataSet, Event, MultiDataSet, NetworkState, Partition
 from strombus.worker.bench import Feed
+from strombus.worker.evaluating import evaluate_batches
 from strombus.worker.hooks import TrainingHook
 from strombus.worker.meeting import connected
 from strombus.worker.mixing import Mixer, Pace
 from strombus.worker.peers import Peers
-from strombus.worker.scoring import ScoringWork, evaluate_batches, score_batches
+from strombus.worker.scoring import ScoringWork, score_batches
 from strombus.worker.settling import Carried, Settler
 from strombus.worker.step import seed_torch
 

@@ -1,0 +1,121 @@
+"""Evaluate one partition of the data: outputs against labels, in any number of metrics at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from strombus.errors import ConfigurationError, DataError
+from strombus.evaluation import Metric
+from strombus.networks import Replica
+from strombus.networks.losses import Loss
+from strombus.types import DataSet, MultiDataSet
+from strombus.worker.scoring import ScoringWork
+
+__all__ = ["evaluate_batches", "evaluate_part", "merge_metrics"]
+
+Array = NDArray[Any]
+
+
+def evaluate_part(work: ScoringWork, part: Any) -> tuple[Metric, ...]:
+    """Run all metrics over a partition in one pass."""
+    metrics = tuple(metric.fresh() for metric in work.metrics)
+    with work.bench.replica_of(work.network) as replica:
+        evaluate_batches(replica, work.batches(part), metrics, work.outputs)
+    return metrics
+
+
+def evaluate_batches(
+    replica: Replica,
+    batches: Iterable[DataSet | MultiDataSet],
+    metrics: Sequence[Metric],
+    outputs: Sequence[int] = (),
+) -> None:
+    """Add minibatches to all metrics, in one pass.
+
+    Parameters
+    ----------
+    outputs : sequence of int
+        The output that each metric judges; empty for the first.
+    """
+    judged: dict[int, list[Metric]] = {}
+    for metric, number in zip(metrics, outputs or (0,) * len(metrics), strict=True):
+        judged.setdefault(number, []).append(metric)
+    for batch in batches:
+        given = replica.forward(batch)
+        tensors = given if isinstance(given, tuple) else (given,)
+        for number, row in judged.items():
+            if number >= len(tensors):
+                raise ConfigurationError(f"there is no output {number} to evaluate: the module gives {len(tensors)}")
+            _add(replica, batch, number, tensors[number], row)
+
+
+def merge_metrics(left: tuple[Metric, ...], right: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    """Merge two partitions' metrics one by one, into new ones."""
+    return tuple(a.fresh().merge(a).merge(b) for a, b in zip(left, right, strict=True))
+
+
+def _add(
+    replica: Replica, batch: DataSet | MultiDataSet, number: int, output: Tensor, metrics: Sequence[Metric]
+) -> None:
+    loss = _loss_of(replica, number)
+    labels, mask = _labels(batch, number)
+    if mask is None:
+        mask = _stand_in(batch, loss, output, labels)
+    mask = _without_ignored(loss, labels, output, mask)
+    raw = output.cpu().numpy()
+    wanted = any(metric.probabilities for metric in metrics)
+    likely = raw if loss is None or not wanted else loss.probabilities(output).cpu().numpy()
+    for metric in metrics:
+        metric.add(labels, likely if metric.probabilities else raw, mask)
+
+
+def _loss_of(replica: Replica, number: int) -> Loss | None:
+    if replica.objective is None:
+        return None
+    losses = replica.objective.losses
+    return losses[number] if number < len(losses) else losses[0] if len(losses) == 1 else None
+
+
+def _labels(batch: DataSet | MultiDataSet, number: int) -> tuple[Array, Array | None]:
+    several = isinstance(batch, MultiDataSet)
+    labels = batch.labels if several else (batch.labels,) * (batch.labels is not None)
+    masks = batch.labels_masks if isinstance(batch, MultiDataSet) else (batch.labels_mask,)
+    if number >= len(labels) or labels[number] is None:
+        what = f"; there are none for output {number}" if number and labels else "; the data has none"
+        raise DataError(f"evaluation needs labels{what}")
+    return labels[number], masks[number]
+
+
+def _stand_in(batch: DataSet | MultiDataSet, loss: Loss | None, output: Tensor, labels: Array) -> Array | None:
+    """Let the only features mask stand in for a missing labels mask where it has an entry for each step."""
+    masks = batch.features_masks if isinstance(batch, MultiDataSet) else (batch.features_mask,)
+    given = [mask for mask in masks if mask is not None]
+    if len(given) != 1:
+        return None
+    mask: Array = given[0]
+    shape = tuple(output.shape)
+    if output.ndim > 2 and mask.shape in (shape[:1] + shape[2:], shape[:-1]):
+        return mask
+    steps = loss is not None and loss.takes(output, *(torch.from_numpy(a).to(output.device) for a in (labels, mask)))
+    return mask if steps else None
+
+
+def _without_ignored(loss: Loss | None, labels: Array, output: Tensor, mask: Array | None) -> Array | None:
+    """Mask what the loss ignores too (``ignore_index``): it is no class."""
+    ignored = None if loss is None else loss.ignored
+    if ignored is None or labels.dtype.kind not in "iu" or labels.ndim >= output.ndim:
+        return mask
+    counts = labels != ignored
+    if counts.all():
+        return mask
+    if mask is not None:
+        missing = counts.ndim - mask.ndim
+        shape = mask.shape + (1,) * missing if missing >= 0 else counts.shape
+        counts = counts & (mask.reshape(shape) != 0)
+    return np.asarray(counts)
