@@ -120,7 +120,7 @@ def train(config: str, backend: str | None, epochs: int | None) -> None:
         result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation)
         click.echo(f"trained on {result.examples:,} examples in {result.seconds:.1f} s, score {result.score:.4f}")
         if test is not None:
-            click.echo(trainer.evaluate(test).stats())
+            click.echo(_texts(trainer.do_evaluation(test, job.make_metrics(network))))
     if job.output:
         network.save(job.output)
         click.echo(f"saved {job.output}")
@@ -161,6 +161,39 @@ def doctor(config: str | None, backend: str | None, workers: int | None) -> None
             click.echo(f"{'':<19} -> {finding.advice}")
     if problems:
         sys.exit(3)
+
+
+@main.command()
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option("--model", type=click.Path(dir_okay=False), help="The trained network; by default the file's output.")
+@click.option("--html", type=click.Path(dir_okay=False), help="Write figures and charts as a page, too.")
+@click.option("--backend", help="Use another backend than the configuration names.")
+def evaluate(config: str, model: str | None, html: str | None, backend: str | None) -> None:
+    """Evaluate a trained network of CONFIG, a YAML file, on its test data, or else its validation data."""
+    from strombus.evaluation import export_evaluation_html
+    from strombus.jobs import read_job
+    from strombus.trainer import Trainer
+
+    job = read_job(config)
+    path, trained = job.data.test or job.data.validation, model or job.output
+    if path is None or trained is None:
+        missing = "data.test in the file" if path is None else "--model, or output in the file"
+        raise errors.ConfigurationError(f"{config} does not say what to evaluate: give {missing}")
+    network = job.make_network().load(trained, updater=False)
+    with Trainer(network, backend=backend or job.backend) as trainer:
+        answer = trainer.do_evaluation(_open(path, job.data.transform), job.make_metrics(network, charts=html is not None))
+    click.echo(_texts(answer))
+    if html is not None:
+        export_evaluation_html([metric for row in answer.values() for metric in row], html, f"{trained} on {path}")
+        click.echo(f"wrote {html}")
+
+
+def _texts(answer: dict[int, list[Any]]) -> str:
+    """Join the figures of all outputs, each named where there are several."""
+    several = len(answer) > 1
+    return "\n\n".join(
+        (f"output {number}\n" if several else "") + metric.stats() for number, row in answer.items() for metric in row
+    )
 
 
 @main.group()

@@ -14,11 +14,24 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from strombus.errors import ConfigurationError
+from strombus.evaluation import (
+    BaseEvaluation,
+    Evaluation,
+    EvaluationBinary,
+    EvaluationCalibration,
+    RegressionEvaluation,
+    ROCMultiClass,
+    evaluations,
+)
 from strombus.masters import masters
 from strombus.masters.base import TrainingMaster
 from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
+from strombus.networks.losses import Loss
 
 __all__ = ["DataOptions", "Job", "NetworkOptions", "import_object", "read_job"]
+
+_STEPS = 200
+"""Thresholds of ROC curves, which then need the same memory whatever the data."""
 
 
 class _Options(BaseModel):
@@ -80,6 +93,9 @@ class Job(_Options):
     epochs : int
     output : str, optional
         Where the trained network is saved.
+    metrics : list of str or mapping, optional
+        What is evaluated of the first output: names, or ``type`` and options: ``[evaluation, {type: roc}]``.
+        By default what the losses are about.
     """
 
     network: NetworkOptions
@@ -88,6 +104,7 @@ class Job(_Options):
     backend: str = "auto"
     epochs: int = Field(default=1, ge=1)
     output: str | None = None
+    metrics: list[str | dict[str, Any]] | None = None
 
     def make_network(self) -> Network:
         """Build the network; ConfigurationError names the import path that fails."""
@@ -111,6 +128,33 @@ class Job(_Options):
         options = dict(self.master)
         master: TrainingMaster = masters[options.pop("type", "parameter_averaging")].from_dict(options)
         return master
+
+    def make_metrics(self, network: Network, charts: bool = False) -> dict[int, list[BaseEvaluation]]:
+        """Build the metrics of each output; `charts` asks for those with curves and histograms too.
+
+        Raises
+        ------
+        ConfigurationError
+            When a metric does not exist, or nothing says what a loss is about.
+        """
+        if self.metrics is not None:
+            given = [{"type": one} if isinstance(one, str) else dict(one) for one in self.metrics]
+            return {0: [BaseEvaluation.from_dict({"type": one.pop("type", None), "settings": one}) for one in given]}
+        losses = () if network.objective is None else network.objective.losses
+        return {number: _metrics_of(loss, charts) for number, loss in enumerate(losses)}
+
+
+def _metrics_of(loss: Loss, charts: bool) -> list[BaseEvaluation]:
+    if loss.judges == "classes":
+        return [Evaluation(), *([ROCMultiClass(_STEPS), EvaluationCalibration()] if charts else [])]
+    if loss.judges == "yes or no":
+        return [EvaluationBinary(roc_binary_steps=_STEPS)]
+    if loss.judges == "values":
+        return [RegressionEvaluation()]
+    raise ConfigurationError(
+        f"the loss {loss.name} does not say what to evaluate; list it in the file, such as metrics: [evaluation]; "
+        f"known: {', '.join(evaluations)}"
+    )
 
 
 def read_job(path: str | Path) -> Job:

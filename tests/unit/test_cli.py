@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -156,6 +158,53 @@ def test_a_job_trains_tests_and_saves_a_network_whose_module_lies_beside_it(job,
     assert loaded.epoch == 8
 
 
+def test_a_trained_network_is_evaluated_again_and_drawn(job):
+    trained = run("train", job)
+    assert trained.exit_code == 0, trained.output
+    result = run("evaluate", job)
+    assert result.exit_code == 0, result.output
+    figures = trained.stdout[trained.stdout.index("examples   ") : trained.stdout.index("saved ")]
+    assert result.stdout == figures
+    page, kept = job.parent / "page.html", job.parent / "kept.safetensors"
+    (job.parent / "network.safetensors").rename(kept)
+    fails(run("evaluate", job), 6, "network.safetensors")
+    result = run("evaluate", job, "--model", kept, "--html", page)
+    assert result.exit_code == 0, result.output
+    assert figures.strip() in result.stdout
+    assert all(chart in page.read_text() for chart in ("Confusion matrix", "ROC", "Reliability", "kept.safetensors on"))
+    change(
+        job, "epochs: 8", "epochs: 8\nmetrics: [evaluation_calibration, {type: roc_multi_class, threshold_steps: 9}]"
+    )
+    result = run("evaluate", job, "--model", kept)
+    assert "ECE" in result.stdout
+    assert "9 thresholds" in result.stdout
+    change(job, "{type: roc_multi_class", "{type: roc_multi")
+    fails(run("evaluate", job, "--model", kept), 2, "no evaluation is called 'roc_multi'", "roc_multi_class")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (r"  test: .*\n", "", ["give data.test in the file"]),
+        (r"output: .*", "", ["give --model, or output in the file"]),
+        (
+            r"CrossEntropyLoss",
+            "CosineEmbeddingLoss",
+            ["CosineEmbeddingLoss does not say what to evaluate", "metrics: "],
+        ),
+    ],
+)
+def test_what_is_missing_for_an_evaluation_is_said(job, old, new, words):
+    (job.parent / "network.safetensors").touch()
+    text = re.sub(r"  validation: .*\n", "", job.read_text())
+    job.write_text(re.sub(old, new, text))
+    if "Cosine" in new:
+        sys.path.insert(0, str(job.parent))
+        module = importlib.import_module(f"network_{job.parent.name.replace('-', '_')}")
+        sb.MultiLayerNetwork(module.make).save(job.parent / "network.safetensors")
+    fails(run("evaluate", job), 2, *words)
+
+
 def test_options_of_the_command_stand_above_the_file(job):
     change(job, "backend: local", "backend: nowhere")
     result = run("train", job, "--backend", "local", "--epochs", 1)
@@ -263,7 +312,7 @@ def test_wrong_usage_ends_with_2(tmp_path):
 def test_the_installed_program_helps_without_waiting_for_torch():
     program = str(Path(sys.executable).with_name("strombus"))
     done = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=60, check=True)
-    assert all(command in done.stdout for command in ("data", "demo", "train", "Exit codes"))
+    assert all(command in done.stdout for command in ("data", "demo", "evaluate", "train", "Exit codes"))
     code = (
         "import sys, time; start = time.process_time(); import strombus.cli; spent = time.process_time() - start\n"
         "heavy = {'torch', 'numpy', 'dask', 'distributed', 'zarr', 'pyspark', 'pydantic'} & set(sys.modules)\n"

@@ -78,4 +78,4 @@ def worst_lines(title: str, areas: Sequence[float]) -> tuple[str, list[int]]:
     if len(areas) <= MOST_LINES:
         return title, list(range(len(areas)))
     order = sorted(range(len(areas)), key=lambda i: (np.isnan(areas[i]), areas[i]))[:MOST_LINES]
-    return f"{title}: the {MOST_LINES} smallest areas of {len(areas)}", sorted(order)
+    return f"{title}: {MOST_LINES} smallest of {len(areas)} areas", sorted(order)

@@ -44,7 +44,7 @@ def _heatmap(chart: Heatmap) -> str:
             f'fill-opacity="{0.04 + 0.96 * share:.3f}"><title>{escape(hint)}</title></rect>'
         )
         if count <= 20 and (values[i, j] or count <= 12):
-            shade = "on" if share > 0.5 else "faint" if not values[i, j] else "ink"
+            shade = "on" if share > 0.75 else "faint" if not values[i, j] else "ink"
             shown = _text(x + cell / 2, y + cell / 2, f"{values[i, j]}", shade, size=_fit(values[i, j], cell, size))
             parts.append(shown)
     parts += _names(chart.labels, left, cell, room > cell)
@@ -82,10 +82,8 @@ def _line_chart(chart: LineChart) -> str:
 
 
 def _histogram(chart: Histogram) -> str:
-    counts, top = chart.counts, float(max(chart.counts.max(initial=0), 1))
-    ticks = [
-        (share, f"{share * top:.3g}" if top < 10_000 else f"{share * top:.1e}") for share in (0, 0.25, 0.5, 0.75, 1)
-    ]
+    counts, top = chart.counts, _ceiling(int(chart.counts.max(initial=0)))
+    ticks = [(i / 4, _brief(top * i / 4)) for i in range(5)]
     bottom = [(tick / 5, f"{chart.lower + (chart.upper - chart.lower) * tick / 5:.1f}") for tick in range(6)]
     parts = _frame(chart.x_title, "count", bottom, ticks)
     width, edges = SIDE / max(len(counts), 1), chart.edges
@@ -167,6 +165,21 @@ def _text(
 
 def _short(name: str, most: int = 14) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _ceiling(value: int) -> int:
+    """Return the next larger number that four ticks divide into round ones."""
+    if value <= 4:
+        return 4
+    power = 10 ** (len(str(value)) - 1)
+    return next(int(power * step) for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if power * step >= value)
+
+
+def _brief(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
 
 
 def _fit(value: Any, cell: float, size: float) -> float:

@@ -163,6 +163,6 @@ class ManyROC(BaseEvaluation):
         for label in shown:
             if not self._rocs[label].empty:
                 one, two, name = self.get_roc_curve(label), self.get_precision_recall_curve(label), self._label(label)
-                roc.append(Line(f"{name}  {areas[label]:.4f}", one.fpr, one.tpr))
-                pr.append(Line(f"{name}  {two.calculate_auprc():.4f}", two.recall, two.precision))
+                roc.append(Line(f"{name}: {areas[label]:.4f}", one.fpr, one.tpr))
+                pr.append(Line(f"{name}: {two.calculate_auprc():.4f}", two.recall, two.precision))
         return curve_charts(roc, pr, (title, title.replace("ROC", "Precision and recall"))) if roc else []

@@ -6,7 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ _NUMBER_LOSSES = (nn.KLDivLoss, nn.PoissonNLLLoss, nn.SoftMarginLoss, nn.MultiLa
 _NUMBER_FUNCTIONS = (F.kl_div, F.poisson_nll_loss, F.soft_margin_loss, F.multilabel_soft_margin_loss)
 _SIGMOID_LOSSES = (nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss)
 _SIGMOID_FUNCTIONS = (F.binary_cross_entropy_with_logits, F.multilabel_soft_margin_loss)
+_YES_OR_NO_LOSSES = (nn.BCELoss, *_SIGMOID_LOSSES)
+_YES_OR_NO_FUNCTIONS = (F.binary_cross_entropy, *_SIGMOID_FUNCTIONS)
 
 
 class Loss:
@@ -77,6 +79,15 @@ class Loss:
     def ignored(self) -> int | None:
         """The class number that does not count, None for a loss that is not over class numbers."""
         return self._ignored if self.classes else None
+
+    @property
+    def judges(self) -> Literal["classes", "yes or no", "values"] | None:
+        """What the labels are: classes, a yes or no for each output, values; None where the loss does not say."""
+        if self.classes:
+            return "classes"
+        if _is(self.function, _YES_OR_NO_LOSSES, _YES_OR_NO_FUNCTIONS):
+            return "yes or no"
+        return "values" if self._same_shape or _is(self.function, (nn.PoissonNLLLoss,), (F.poisson_nll_loss,)) else None
 
     def to(self, device: torch.device) -> Loss:
         """Return a loss of its own whose tensors are on `device`."""

@@ -11,7 +11,6 @@ from sklearn import metrics
 from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation import Evaluation
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:A single label was found")
 
 
