@@ -21,5 +21,7 @@ def test_snippets_run(page, tmp_path, monkeypatch):
     code = "\n".join(snippets(page))
     if "spark" in code.lower():
         pytest.importorskip("pyspark", reason="this page's snippets use Spark, and pyspark is not installed")
+    if "torchmetrics" in code:
+        pytest.importorskip("torchmetrics", reason="this page's snippets use torchmetrics, which is not installed")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, str(page), "exec"), {"__name__": "__snippets__"})
