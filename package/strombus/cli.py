@@ -116,14 +116,15 @@ def train(config: str, backend: str | None, epochs: int | None) -> None:
     paths = (job.data.train, job.data.validation, job.data.test)
     data, validation, test = (None if path is None else _open(path, job.data.transform) for path in paths)
     network = job.make_network()
+    metrics = None if test is None else job.make_metrics(network)
     with Trainer(network, job.make_master(), backend=backend or job.backend) as trainer:
         result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation)
         click.echo(f"trained on {result.examples:,} examples in {result.seconds:.1f} s, score {result.score:.4f}")
-        if test is not None:
-            click.echo(_texts(trainer.do_evaluation(test, job.make_metrics(network))))
-    if job.output:
-        network.save(job.output)
-        click.echo(f"saved {job.output}")
+        if job.output:
+            network.save(job.output)
+            click.echo(f"saved {job.output}")
+        if metrics is not None:
+            click.echo(_texts(trainer.do_evaluation(test, metrics)))
 
 
 def _open(path: str | list[str], transform: str | None) -> Any:
@@ -180,8 +181,9 @@ def evaluate(config: str, model: str | None, html: str | None, backend: str | No
         missing = "data.test in the file" if path is None else "--model, or output in the file"
         raise errors.ConfigurationError(f"{config} does not say what to evaluate: give {missing}")
     network = job.make_network().load(trained, updater=False)
+    metrics = job.make_metrics(network, charts=html is not None)
     with Trainer(network, backend=backend or job.backend) as trainer:
-        answer = trainer.do_evaluation(_open(path, job.data.transform), job.make_metrics(network, charts=html is not None))
+        answer = trainer.do_evaluation(_open(path, job.data.transform), metrics)
     click.echo(_texts(answer))
     if html is not None:
         export_evaluation_html([metric for row in answer.values() for metric in row], html, f"{trained} on {path}")

@@ -9,8 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from strombus.compression import Compression, Compressor, warm_up
 from strombus.data import open_cell
 from strombus.evaluation import Evaluation
@@ -290,8 +288,8 @@ class _Training:
         }
         for metric in metrics:
             if isinstance(metric, Evaluation):
-                matrix = metric.confusion_matrix if mine else np.zeros((1, 1), np.int64)
-                found |= {"right": int(matrix.trace()), "evaluated": int(matrix.sum())}
+                right, rows = (0, 0) if metric.empty else (metric.true_positives().sum(), metric.examples)
+                found |= {"right": int(right), "evaluated": rows}
         return found
 
     def _may_go_on(self, epoch: int) -> bool:
