@@ -14,7 +14,7 @@ from strombus.callbacks import Callback, ProgressBar
 from strombus.data import NativeCollection, open_source
 from strombus.errors import ConfigurationError, DataError, ExecutorError
 from strombus.evaluation import ROC, Evaluation, RegressionEvaluation, ROCMultiClass
-from strombus.evaluation.requests import Request
+from strombus.evaluation.request import Request
 from strombus.executors import resolve
 from strombus.executors.base import Executor, Shared
 from strombus.exporting import readable_source

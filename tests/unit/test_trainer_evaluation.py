@@ -113,6 +113,19 @@ def test_logits_of_a_yes_or_no_are_cut_at_a_half(alone):
         trainer.evaluate_roc((features, labels), 100)
 
 
+def test_thresholds_and_costs_are_those_of_probabilities(alone):
+    features, labels = make_data(100)
+    network = sb.MultiLayerNetwork(make_pair, nn.CrossEntropyLoss())
+    likely = torch.from_numpy(network.predict(features)).softmax(1).numpy()
+    labels = labels % 2
+    asked = [sb.Evaluation(), sb.Evaluation(binary_decision_threshold=0.3), sb.Evaluation(cost_array=[1, 4])]
+    with sb.Trainer(network, backend=alone) as trainer:
+        found = trainer.do_evaluation((features, labels), asked)
+    decided = [likely.argmax(1), likely[:, 1] > 0.3, 4 * likely[:, 1] > likely[:, 0]]
+    for evaluation, predicted in zip(found, decided, strict=True):
+        assert evaluation.confusion_matrix.tolist() == metrics.confusion_matrix(labels, predicted).tolist()
+
+
 @pytest.mark.parametrize("slots", [1, 2])
 def test_a_regression_is_evaluated_column_by_column(executors, slots):
     features = make_data(90)[0]

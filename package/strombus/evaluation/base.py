@@ -135,8 +135,14 @@ class BaseEvaluation(Metric):
         """Forget the data and keep the settings."""
         self.__dict__ = self.fresh().__dict__
 
-    def value(self, metric: str) -> float:
-        """Return a figure by its method's name or by DL4J's (``"MCC"``, ``"AUROC"``, ...), averaged where it is many.
+    def value(self, metric: str, label: int | None = None) -> float:
+        """Return a figure by its method's name or by DL4J's (``"MCC"``, ``"AUROC"``, ...).
+
+        Parameters
+        ----------
+        label : int, optional
+            One class, output or column (DL4J: ``scoreForMetric``), where the figure has such; else what the
+            method gives without one.
 
         Raises
         ------
@@ -146,7 +152,7 @@ class BaseEvaluation(Metric):
         wanted = metric.lower().replace("_", "")
         for known, method in self.figures.items():
             if wanted in (known.lower(), method.replace("_", "")):
-                return float(getattr(self, method)())
+                return float(getattr(self, method)(*([] if label is None else [label])))
         raise ConfigurationError(
             f"{type(self).__name__} has no figure {metric!r}; known: {', '.join(self.figures) or 'none'}"
         )

@@ -124,6 +124,11 @@ class Evaluation(BaseEvaluation):
             return np.asarray(rows[:, -1] > (0.5 if threshold is None else threshold), np.int64)
         return np.asarray(rows.argmax(axis=1), np.int64)
 
+    @property
+    def ranks_only(self) -> bool:
+        """Whether the order of the outputs decides, so that logits will do."""
+        return self.cost_array is None and self.binary_decision_threshold is None
+
     def _fit(self, classes: int) -> None:
         if self._classes not in (None, classes):
             raise DataError(f"an evaluation of {self._classes} classes was given an output of {classes}")

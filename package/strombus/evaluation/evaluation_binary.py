@@ -67,7 +67,7 @@ class EvaluationBinary(BaseEvaluation):
         self.size = None if size is None else at_least("size", size, 1)
         self.labels = names_of(labels, size)
         self.decision_threshold = _thresholds(decision_threshold, size)
-        self.roc_binary_steps = roc_binary_steps
+        self.roc_binary_steps = None if roc_binary_steps is None else at_least("roc_binary_steps", roc_binary_steps, 0)
         self.undefined = one_of("undefined", undefined, ("zero", "exclude"))
         self.axis = axis
         self.roc_binary = None if roc_binary_steps is None else ROCBinary(roc_binary_steps, labels=labels, axis=axis)
@@ -205,6 +205,34 @@ class EvaluationBinary(BaseEvaluation):
     def false_alarm_rate(self, label: int | None = None) -> float:
         """Return the mean of false positive and false negative rate."""
         return self._figure(self.outcomes.false_alarm_rate(), label)
+
+    def average_accuracy(self) -> float:
+        """Return the mean over the outputs."""
+        return self.accuracy()
+
+    def average_precision(self) -> float:
+        """Return the mean over the outputs."""
+        return self.precision()
+
+    def average_recall(self) -> float:
+        """Return the mean over the outputs."""
+        return self.recall()
+
+    def average_f1(self) -> float:
+        """Return the mean over the outputs."""
+        return self.f1()
+
+    def average_g_measure(self) -> float:
+        """Return the mean over the outputs."""
+        return self.g_measure()
+
+    def average_matthews_correlation(self) -> float:
+        """Return the mean over the outputs."""
+        return self.matthews_correlation()
+
+    def average_false_alarm_rate(self) -> float:
+        """Return the mean over the outputs."""
+        return self.false_alarm_rate()
 
     def _figure(self, values: Array, label: int | None) -> float:
         values = np.nan_to_num(values) if self.undefined == "zero" else values

@@ -42,10 +42,10 @@ def at_least(name: str, value: Any, least: int) -> int:
 
 
 def one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:
-    """Return `value`; ConfigurationError when it is not among `known`."""
+    """Return what `value` equals among `known`; ConfigurationError when there is none."""
     if value not in known:
         raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-    return value
+    return known[known.index(value)]
 
 
 def number_of(label: Any, count: int, what: str) -> int:

@@ -72,6 +72,8 @@ class ROC(BaseEvaluation):
     def add_scores(self, scores: Array, positive: NDArray[np.bool_]) -> None:
         """Count scores, shape (n,), and whether each one's label is positive."""
         scores = scores.astype(np.float64)
+        if not np.isfinite(scores).all():
+            raise DataError("a ROC needs finite scores, got infinite ones")
         if self.threshold_steps:
             check_probabilities(scores, f"a ROC of {self.threshold_steps} thresholds")
             scores = np.minimum(np.searchsorted(self._thresholds(), scores, "right") - 1, self.threshold_steps - 1)

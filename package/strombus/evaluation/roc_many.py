@@ -29,7 +29,7 @@ class ManyROC(BaseEvaluation):
         Names of the outputs.
     """
 
-    figures = {"AUROC": "calculate_average_auc", "AUPRC": "calculate_average_auprc"}  # noqa: RUF012 - a constant
+    figures = {"AUROC": "calculate_auc", "AUPRC": "calculate_auprc"}  # noqa: RUF012 - a constant
     alike = ("threshold_steps",)
 
     def __init__(
@@ -100,13 +100,17 @@ class ManyROC(BaseEvaluation):
         """Return the precision-recall curve of one output."""
         return self.get_roc(label).get_precision_recall_curve()
 
-    def calculate_auc(self, label: int) -> float:
-        """Return the area under one output's ROC curve; NaN without positives or without negatives."""
+    def calculate_auc(self, label: int | None = None) -> float:
+        """Return the area under one output's ROC curve, NaN without positives or without negatives; or the average."""
+        if label is None:
+            return self.calculate_average_auc()
         roc = self.get_roc(label)
         return float("nan") if roc.empty else roc.calculate_auc()
 
-    def calculate_auprc(self, label: int) -> float:
-        """Return the area under one output's precision-recall curve; NaN without positives."""
+    def calculate_auprc(self, label: int | None = None) -> float:
+        """Return the area under one output's precision-recall curve, NaN without positives; or the average."""
+        if label is None:
+            return self.calculate_average_auprc()
         roc = self.get_roc(label)
         return float("nan") if roc.empty else roc.calculate_auprc()
 

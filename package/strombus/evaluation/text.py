@@ -69,7 +69,6 @@ def evaluation_text(evaluation: Evaluation, suppress_warnings: bool, include_con
 
 def _warnings(evaluation: Evaluation) -> list[str]:
     zero, outcomes = evaluation.undefined == "zero", evaluation.outcomes
-    fate = "count 0 in" if zero else "are left out of"
     occurs = outcomes.positives + outcomes.false_positives > 0
     lines = []
     for figure, why in (("precision", "never predicted"), ("recall", "without labels")):
@@ -77,5 +76,7 @@ def _warnings(evaluation: Evaluation) -> list[str]:
         found = [evaluation.class_label(number) for number in numbers]
         if found:
             named = ", ".join(found[:_MOST_NAMED]) + (", ..." if len(found) > _MOST_NAMED else "")
-            lines.append(f"{why}: {named} ({len(found)} classes {fate} the average {figure})")
+            fate = ("counts", "count") if zero else ("is left out of", "are left out of")
+            verb = fate[len(found) > 1] + " 0 in" * zero
+            lines.append(f"{why}: {named} ({len(found)} class{'es' * (len(found) > 1)} {verb} the average {figure})")
     return lines

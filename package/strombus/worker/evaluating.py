@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strombus.errors import ConfigurationError, DataError
-from strombus.evaluation import Metric
+from strombus.evaluation import Evaluation, Metric
 from strombus.networks import Replica
 from strombus.networks.losses import Loss
 from strombus.types import DataSet, MultiDataSet
@@ -69,10 +69,17 @@ def _add(
         mask = _stand_in(batch, loss, output, labels)
     mask = _without_ignored(loss, labels, output, mask)
     raw = output.cpu().numpy()
-    wanted = any(metric.probabilities for metric in metrics)
-    likely = raw if loss is None or not wanted else loss.probabilities(output).cpu().numpy()
-    for metric in metrics:
-        metric.add(labels, likely if metric.probabilities else raw, mask)
+    wanted = [loss is not None and _wants(metric, raw) for metric in metrics]
+    likely = loss.probabilities(output).cpu().numpy() if loss is not None and any(wanted) else raw
+    for metric, probabilities in zip(metrics, wanted, strict=True):
+        metric.add(labels, likely if probabilities else raw, mask)
+
+
+def _wants(metric: Metric, output: Array) -> bool:
+    """Say whether to give probabilities: ranks are those of the logits, at half the memory for a large vocabulary."""
+    if isinstance(metric, Evaluation) and metric.ranks_only and output.ndim > 1:
+        return bool(output.shape[metric.axis] == 1)
+    return metric.probabilities
 
 
 def _loss_of(replica: Replica, number: int) -> Loss | None:

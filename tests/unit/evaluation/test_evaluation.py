@@ -141,7 +141,7 @@ def test_many_classes_stay_small():
 def test_stats_name_what_is_undefined_and_can_keep_quiet():
     found = evaluated([0, 0, 1], np.eye(4)[[0, 0, 2]], labels=dict(enumerate("abcd")))
     text = found.stats()
-    assert "never predicted: b (1 classes count 0 in the average precision)" in text
+    assert "never predicted: b (1 class counts 0 in the average precision)" in text
     assert "without labels: c" in text
     assert "never" not in found.stats(suppress_warnings=True)
     assert "confusion" not in found.stats(include_confusion=False)

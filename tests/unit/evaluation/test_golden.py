@@ -98,14 +98,14 @@ def test_a_class_without_labels_counts_zero_or_is_left_out_as_in_dl4j():
     for figure in ("false_positive_rate", "false_negative_rate"):
         assert getattr(dl4j, figure)() == close(expected[figure])
     assert dl4j.g_measure() == close(expected["g_measure_macro"])
-    assert "without labels: 2 (1 classes are left out of the average recall)" in dl4j.stats()
+    assert "without labels: 2 (1 class is left out of the average recall)" in dl4j.stats()
     ours = filled(Evaluation(), labels, output)
     scores = metrics.precision_recall_fscore_support(
         labels.argmax(1), output.argmax(1), average="macro", zero_division=0
     )
     assert [ours.precision(), ours.recall(), ours.f1()] == close(list(scores[:3]))
     assert [ours.recall(), ours.f1()] == pytest.approx([0.2582, 0.2958], abs=5e-5)
-    assert "without labels: 2 (1 classes count 0 in the average recall)" in ours.stats()
+    assert "without labels: 2 (1 class counts 0 in the average recall)" in ours.stats()
     # DL4J's is NaN.
     assert expected["matthews_macro"] == "NaN"
     assert np.isfinite(dl4j.matthews_correlation())

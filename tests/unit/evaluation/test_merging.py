@@ -134,6 +134,8 @@ def test_a_figure_is_found_by_either_name(name):
     metric = evaluations[name](**options)
     metric.add(*make(np.random.default_rng(0), 20)[:2])
     for known, method in metric.figures.items():
+        if name in ("evaluation_binary", "regression_evaluation", "roc_binary", "roc_multi_class"):
+            assert metric.value(known, 1) == pytest.approx(getattr(metric, method)(1), nan_ok=True)
         expected = getattr(metric, method)()
         assert [metric.value(alias) for alias in (known, known.lower(), method)] == pytest.approx(
             [expected] * 3, nan_ok=True

@@ -149,6 +149,7 @@ def test_outputs_of_their_own_with_masks_of_their_own():
     [
         (ROC(), [0], [[0.1, 0.2, 0.7]], "got 3 columns: ROCMultiClass takes classes"),
         (ROC(), [0], [np.nan], "NaN in 1 of 1 rows"),
+        (ROC(), [0], [np.inf], "finite scores"),
         (ROC(10), [0], [1.5], "needs probabilities from 0 to 1, got 1.5"),
         (ROC(10), [0], [-3.0], "loss over logits"),
         (ROCBinary(), [[0, 2]], [[0.5, 0.5]], "labels of 0 and 1"),

@@ -14,7 +14,7 @@ import torchmetrics
 
 from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation import Evaluation
-from strombus.evaluation.requests import Request
+from strombus.evaluation.request import Request
 from strombus.evaluation.torch_metrics import TorchMetric
 
 RNG = np.random.default_rng(0)
