@@ -198,6 +198,17 @@ def _texts(answer: dict[int, list[Any]]) -> str:
     )
 
 
+@main.command()
+@click.argument("run", type=click.Path(file_okay=False))
+@click.option("--output", type=click.Path(dir_okay=False), help="The page to write; by default RUN/report.html.")
+def report(run: str, output: str | None) -> None:
+    """Draw the training statistics that lie in the folder RUN as one page to open in a browser."""
+    from strombus.stats import TrainingStats
+
+    page = TrainingStats.load(run).to_html(output or Path(run) / "report.html")
+    click.echo(f"wrote {page}")
+
+
 @main.group()
 def data() -> None:
     """Write, look at and check datasets."""

@@ -88,7 +88,9 @@ class Fit:
         self.callbacks, self.validate = callbacks, validate
         self.stats = TrainingStats()
         self.seed = master.rng_seed if master.rng_seed is not None else secrets.randbits(31)
-        self._recorder = Recorder(master.collect_training_stats)
+        self._recorder = Recorder(master.collect_training_stats, stats=self.stats)
+        if master.collect_training_stats:
+            self.stats.about |= {"backend": executor.name, "master": master.name}
         self._validation: Readable | None = None
         self._records: list[EpochRecord] = []
         self._iteration = network.iteration
@@ -105,13 +107,12 @@ class Fit:
                 logger.warning("nothing was trained: %s", error)
             else:
                 if validation is not None:
-                    self._validation = stack.enter_context(self._open(validation, not self.master.validates))
+                    with self._recorder.phase("export"):
+                        self._validation = stack.enter_context(self._open(validation, not self.master.validates))
                     if isinstance(self._validation, Source) and not self._validation.rows:
                         raise EmptyDataError("the validation data holds no examples")
                     _check_labels(self._validation, "the validation data")
                 self._train(source, epochs)
-            finally:
-                self.stats.add(self._recorder.events)
         return FitResult(
             self.network,
             tuple(self._records),
@@ -156,7 +157,8 @@ class Fit:
             )
 
     def _train(self, source: Readable, epochs: int) -> None:
-        rows = source.rows if isinstance(source, Source) else sum(source.counts(self.executor))
+        with self._recorder.phase("count"):
+            rows = source.rows if isinstance(source, Source) else sum(source.counts(self.executor))
         if not rows:
             logger.warning("nothing was trained: the data holds no examples")
             return
@@ -180,7 +182,11 @@ class Fit:
                 callback.on_fit_start(FitPlan(epochs, rows, job.workers, self.executor.name))
                 stack.callback(callback.on_fit_end)
             self._start_epoch()
-            self.network.load_state(self.master.train(job))
+            if self._recorder.enabled:
+                self.stats.about["workers"] = job.workers
+            with self._recorder.phase("train"):
+                state = self.master.train(job)
+            self.network.load_state(state)
             self.carried = job.carried
 
     def _workers(self) -> int:
@@ -215,7 +221,8 @@ class Fit:
             self.network.load_state(state)
         self.network.epoch = epoch + 1
         if validation is None and self._validation is not None:
-            validation = self.validate(self._validation)
+            with self._recorder.phase("validate"):
+                validation = self.validate(self._validation)
         record = EpochRecord(
             epoch=epoch + 1,
             iteration=self._iteration if state is None else state.iteration,
@@ -226,8 +233,15 @@ class Fit:
             validation=validation or {},
         )
         self._records.append(record)
+        self._note(record)
         self._start_epoch()
         return any([callback.on_epoch_end(record) is True for callback in self.callbacks])  # noqa: C419 - all are told
+
+    def _note(self, record: EpochRecord) -> None:
+        """Keep an epoch's figures with the timed phases."""
+        names = ("epoch", "iteration", "examples", "minibatches", "score", "validation")
+        began = time.time() - (time.perf_counter() - self._started)
+        self._recorder.note("epoch", began, record.seconds, {name: getattr(record, name) for name in names})
 
     def _start_epoch(self) -> None:
         self._examples = self._minibatches = 0

@@ -134,7 +134,7 @@ class Trainer:
         try:
             result = fit.run(data, epochs, validation)
         finally:
-            self.stats.add(fit.stats.events)
+            self.stats.merge(fit.stats)
         self._carried = fit.carried
         return result
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from strombus.types import Capacity, Event, Finding
+from strombus.types import Capacity, ClockBounds, Event, Finding
 
 __all__ = ["Control", "Executor", "Member", "Shared", "Task", "merge_plan"]
 
@@ -53,6 +53,8 @@ class Member(Protocol):
     attempt: int
     run_id: str
     host: str
+    clock: ClockBounds
+    """How far this process's clock is from the driver's, by a round trip when the member came."""
 
     def exchange(self, payload: bytes) -> list[bytes]:
         """Give `payload`, get everybody's in rank order; also a barrier, with the gang's deadline."""

@@ -98,7 +98,7 @@ class Board:
         """Give the rank to whom asks first; a second claim means that the engine ran the body again."""
         if self._addresses.setdefault(rank, address) == address:
             self.places[rank] = header["place"]
-            self._outbox[address] += [({"kind": "welcome"}, b""), *self._told]
+            self._outbox[address] += [({"kind": "welcome", "time": time.time()}, b""), *self._told]
         else:
             self._outbox[address].append(({"kind": "superseded"}, b""))
             self._lose(rank, f"its engine started it again on {header['place']}")

@@ -19,7 +19,7 @@ from strombus.executors.calls import Failure, dump, load, run_task
 from strombus.executors.members import load_body, run_member
 from strombus.executors.rendezvous import RendezvousMember, RendezvousTicket
 from strombus.executors.values import FileValue, Packed, as_values, write_file
-from strombus.types import Event, NativePartition
+from strombus.types import ClockBounds, Event, NativePartition
 
 __all__ = [
     "LocalMember",
@@ -164,6 +164,7 @@ class LocalMember:
         self.run_id = run_id
         self.attempt = attempt
         self.host = socket.gethostname()
+        self.clock = ClockBounds(0.0, 0.0)
         self._on_event = on_event
         self._control = control
 

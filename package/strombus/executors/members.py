@@ -23,7 +23,7 @@ from typing import Any, NoReturn, Protocol
 from strombus.errors import ConfigurationError, ExecutorError, GangTimeout
 from strombus.executors.base import Member
 from strombus.executors.calls import Failure, describe_place, keep_freed_memory, load, torch_guard
-from strombus.types import Event
+from strombus.types import ClockBounds, Event
 
 __all__ = [
     "BEAT",
@@ -98,6 +98,7 @@ class LinkedMember:
         self.attempt = ticket.attempt
         self.run_id = ticket.run_id
         self.host = host or socket.gethostname()
+        self.clock = ClockBounds()
         self.address = f"{ticket.rank}.{uuid.uuid4().hex}"
         self.wake = threading.Event()
         self._timeout = ticket.timeout
@@ -109,6 +110,7 @@ class LinkedMember:
         self._waits = 0
         self._joined: dict[int, list[bytes]] = {}
         self._commands: list[Any] = []
+        self._claimed = 0.0
         self._outbox: list[Message] = []
         self._changed = threading.Condition()
 
@@ -155,6 +157,7 @@ class LinkedMember:
 
     def claim(self) -> bool:
         """Ask the driver for this rank; False when it already belongs to an earlier run of the body."""
+        self._claimed = time.time()
         self._post("hello", place=describe_place())
         deadline = time.monotonic() + self._timeout
         self._wait(lambda: self._state != "new", deadline)
@@ -177,6 +180,8 @@ class LinkedMember:
             kind = header["kind"]
             if kind in ("welcome", "superseded"):
                 self._state = kind
+                if kind == "welcome":  # the driver wrote it between this member's call and now
+                    self.clock = ClockBounds(header["time"] - time.time(), header["time"] - self._claimed)
             elif kind == "exchange":
                 self._joined[header["round"]] = split(payload, header["sizes"])
             elif kind == "command":

@@ -6,6 +6,7 @@ from typing import Any
 
 from strombus.masters.base import Progress, TrainingJob
 from strombus.networks.parcels import unpack_state
+from strombus.stats import TrainingStats
 from strombus.types import Event
 
 __all__ = ["GangWatch"]
@@ -42,7 +43,9 @@ class GangWatch:
         """Take in one report."""
         if event.name == "alive":
             return
-        if event.name not in ("progress", "epoch", "state"):
+        if event.name == "timings":
+            self._job.stats.merge(TrainingStats.unpack(event.payload, f"what member {rank} timed"))
+        elif event.name not in ("progress", "epoch", "state"):
             self._job.stats.add([event])
         elif event.values["epoch"] != self._epoch:
             self._early.append((rank, event))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar
@@ -15,9 +16,10 @@ from strombus.masters.feeding import feed_of
 from strombus.masters.rounds import CellRounds, Rounds, SourceRounds
 from strombus.partitioning import Repartitioner
 from strombus.stats import Recorder
-from strombus.types import NetworkState, UpdaterState
+from strombus.types import ClockBounds, NetworkState, UpdaterState
 from strombus.worker.averaging import AveragingWork, complete_state, summary_of
 from strombus.worker.bench import Feed
+from strombus.worker.clock import read_clock
 from strombus.worker.merging import Averaged, Summary, finish_round, merge_contributions
 
 __all__ = ["ParameterAveragingTrainingMaster"]
@@ -70,7 +72,7 @@ class _Run:
     def __init__(self, master: ParameterAveragingTrainingMaster, job: TrainingJob) -> None:
         self.master, self.job = master, job
         self.hooks = master.training_hooks
-        self.recorder = Recorder(master.collect_training_stats)
+        self.recorder = Recorder(master.collect_training_stats, stats=job.stats)
         with self.recorder.phase("split"):
             repartitioner = master.choose_repartitioner(job.source, job.workers)
             self.feed = feed_of(master, job, repartitioner)
@@ -82,6 +84,8 @@ class _Run:
         try:
             state = job.network.state()
             work = self._work(state)
+            if self.recorder.enabled:
+                _compare_clocks(job)
             shared = self._share(work)
             for epoch in range(job.first_epoch, job.first_epoch + job.epochs):
                 state = complete_state(work, self._epoch(shared, Averaged(state, epoch)))
@@ -91,7 +95,6 @@ class _Run:
             if shared is not None:
                 shared.free()
             self.rounds.close()
-            job.stats.add(self.recorder.events)
         return state
 
     def _work(self, state: NetworkState) -> AveragingWork:
@@ -113,10 +116,13 @@ class _Run:
         mean = anchor = self._share(start)
         alive, under_way = [anchor], deque[_UnderWay]()
         try:
-            for number, parts in enumerate(self.rounds.of(start.epoch)):
+            with self.recorder.phase("split"):
+                rounds = self.rounds.of(start.epoch)
+            for number, parts in enumerate(rounds):
+                submitted = time.time()
                 before, mean = mean, self._submit(parts, work, mean)
                 alive.append(mean)
-                under_way.append(_UnderWay(start.epoch, number, before, mean))
+                under_way.append(_UnderWay(start.epoch, number, before, mean, submitted))
                 if len(under_way) > 1:
                     self._settle(under_way.popleft(), anchor)
                 if number % _ROUNDS_BETWEEN_ANCHORS == _ROUNDS_BETWEEN_ANCHORS - 1:
@@ -159,7 +165,9 @@ class _Run:
             summary = done.mean.look(summary_of)
         if done.before is not anchor:
             done.before.free()
-        self.job.stats.add(summary.events)
+        for timings in summary.timings:
+            timings.bound_clocks(done.submitted, time.time())
+            self.job.stats.merge(timings)
         for rank, states in summary.hooks:
             for hook, state in zip(self.hooks, states, strict=True):
                 if state is not None:
@@ -174,6 +182,13 @@ class _Run:
                 summary.score,
             )
         )
+
+
+def _compare_clocks(job: TrainingJob) -> None:
+    """Ask a task of each worker for its time, so that its events can be put beside the driver's."""
+    sent = time.time()
+    for place, there in job.executor.map(read_clock, range(job.workers)):
+        job.stats.note_clock(place, ClockBounds.of_round_trip(sent, there, time.time()))
 
 
 def _lay_out(
@@ -195,3 +210,4 @@ class _UnderWay:
     number: int
     before: Shared[Averaged]
     mean: Shared[Averaged]
+    submitted: float

@@ -32,7 +32,7 @@ class Rounds(ABC):
 
     @abstractmethod
     def of(self, epoch: int) -> Iterator[list[Any]]:
-        """Yield the parts of each round; workers without rows in it are left out."""
+        """Deal the epoch's rows; yield the parts of each round, without workers that have no rows in it."""
 
     def close(self) -> None:
         """Let go of what an engine holds for these rounds."""
@@ -49,12 +49,14 @@ class SourceRounds(Rounds):
     def of(self, epoch: int) -> Iterator[list[Round]]:
         ranges = self.feed.ranges(self.repartitioner, epoch, self.workers)
         counts = [len(self.feed.sizes(partition.rows)) for partition in ranges]
-        for number, first in enumerate(range(0, max(counts), self.frequency)):
-            yield [
+        return (
+            [
                 Round(epoch, number, partition, first, min(self.frequency, count - first))
                 for partition, count in zip(ranges, counts, strict=True)
                 if first < count
             ]
+            for number, first in enumerate(range(0, max(counts), self.frequency))
+        )
 
 
 class CellRounds(Rounds):
@@ -88,8 +90,10 @@ class CellRounds(Rounds):
 
     def of(self, epoch: int) -> Iterator[list[Any]]:
         orders = [self._shuffled(cells, epoch, rank) for rank, cells in enumerate(self._of_rank)]
-        for number in range(max(map(len, orders), default=0)):
-            yield [self._cells[order[number]] for order in orders if number < len(order)]
+        return (
+            [self._cells[order[number]] for order in orders if number < len(order)]
+            for number in range(max(map(len, orders), default=0))
+        )
 
     def _shuffled(self, cells: Sequence[int], epoch: int, rank: int) -> list[int]:
         if not self._feed.shuffle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -28,6 +29,7 @@ from strombus.masters.dl4j_files import algorithm_type, from_dl4j
 from strombus.masters.feeding import cells_for_members, feed_of
 from strombus.masters.gang_watch import GangWatch
 from strombus.partitioning import Repartitioner
+from strombus.stats import Recorder
 from strombus.transport import Transport, TransportOptions, make_keys, transports
 from strombus.types import Capacity, NetworkState
 from strombus.worker.scoring import ScoringWork
@@ -196,15 +198,16 @@ class SharedTrainingMaster(TrainingMaster):
         replica = job.network.replica("cpu")
         replica.check_gradients()
         check_compressible(replica.flat.vector)
-        repartitioner = self.choose_repartitioner(job.source, job.workers)
-        work = self._work(job, repartitioner)
-        if isinstance(job.source, Source):
-            results = self._run(job, work, [None] * job.workers)
-        else:
-            with cells_for_members(self, job, job.source, repartitioner) as cells:
-                results = self._run(job, replace(work, cells=tuple(cells)), list(cells.values()))
+        with ExitStack() as stack:
+            with self._recorder(job).phase("split"):
+                repartitioner = self.choose_repartitioner(job.source, job.workers)
+                work = self._work(job, repartitioner)
+                payloads: list[Any] = [None] * job.workers
+                if not isinstance(job.source, Source):
+                    cells = stack.enter_context(cells_for_members(self, job, job.source, repartitioner))
+                    work, payloads = replace(work, cells=tuple(cells)), list(cells.values())
+            results = self._run(job, work, payloads)
         for rank, result in enumerate(results):
-            job.stats.add(result.events)
             for hook, state in zip(self.training_hooks, result.hooks, strict=True):
                 if state is not None:
                     hook.collect(rank, state)
@@ -212,13 +215,18 @@ class SharedTrainingMaster(TrainingMaster):
         assert results[0].state is not None
         return results[0].state
 
+    def _recorder(self, job: TrainingJob) -> Recorder:
+        return Recorder(self.collect_training_stats, stats=job.stats)
+
     def _run(self, job: TrainingJob, work: SharingWork, payloads: list[Any]) -> list[MemberResult]:
-        watch = GangWatch(job, len(payloads))
-        shared = job.executor.share(work)
+        watch, recorder = GangWatch(job, len(payloads)), self._recorder(job)
+        with recorder.phase("broadcast"):
+            shared = job.executor.share(work)
         try:
-            return job.executor.gang(
-                share_training, payloads, shared, timeout=self.timeout, on_event=watch.on_event, control=watch
-            )
+            with recorder.phase("gang"):
+                return job.executor.gang(
+                    share_training, payloads, shared, timeout=self.timeout, on_event=watch.on_event, control=watch
+                )
         finally:
             shared.free()
 

@@ -1,6 +1,7 @@
 """Plain records that several packages share: data in, state out, no behaviour of an engine."""
 
 from strombus.types.capacity import Capacity
+from strombus.types.clock import ClockBounds
 from strombus.types.dataset import Columns, DataSet, MultiDataSet, from_columns
 from strombus.types.event import Event
 from strombus.types.finding import Finding
@@ -11,6 +12,7 @@ from strombus.types.state import NetworkState, UpdaterState
 __all__ = [
     "Block",
     "Capacity",
+    "ClockBounds",
     "Columns",
     "DataSet",
     "Event",

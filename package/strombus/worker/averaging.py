@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -88,7 +89,9 @@ def _train(
 ) -> Contribution:
     recorder = Recorder(work.timed, rank)
     hooks = copy.deepcopy(work.hooks)
-    with work.bench.replica_of(work.network) as replica:
+    with ExitStack() as stack:
+        with recorder.phase("init"):
+            replica = stack.enter_context(work.bench.replica_of(work.network))
         with recorder.phase("load"):
             work.bench.load(complete_state(work, start))
         # A seed for each (epoch, round, rank): a round that runs again draws the same numbers.
@@ -141,7 +144,7 @@ def _contribution(
         iteration=state.iteration,
         score_sum=totals.last_loss * totals.last_count,
         count=totals.last_count,
-        events=tuple(recorder.events),
+        timings=(recorder.take(),) if recorder.enabled else (),
         hooks=((rank, tuple(hook.state() for hook in hooks)),) if hooks else (),
     )
     # Never zero: where everything is masked on every worker, the mean is still one of what they ended with.

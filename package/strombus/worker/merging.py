@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strombus.types import Event, NetworkState, UpdaterState
+from strombus.stats import Recorder, TrainingStats
+from strombus.types import NetworkState, UpdaterState
 
 __all__ = ["Averaged", "Contribution", "Pile", "Summary", "add_up", "finish_round", "merge_contributions"]
 
@@ -30,7 +31,8 @@ class Summary:
         The network's iteration after the round.
     score_sum, count : float
         Losses of the workers' last minibatches times their counts, and the counts.
-    events : tuple of Event
+    timings : tuple of TrainingStats
+        Of each task; empty unless phases are timed.
     hooks : tuple of (int, tuple)
         Rank, and what each hook's ``state()`` returned there.
     """
@@ -40,7 +42,7 @@ class Summary:
     iteration: int = 0
     score_sum: float = 0.0
     count: float = 0.0
-    events: tuple[Event, ...] = ()
+    timings: tuple[TrainingStats, ...] = ()
     hooks: tuple[tuple[int, tuple[Any, ...]], ...] = ()
 
     @property
@@ -55,7 +57,7 @@ class Summary:
             max(self.iteration, other.iteration),
             self.score_sum + other.score_sum,
             self.count + other.count,
-            self.events + other.events,
+            self.timings + other.timings,
             self.hooks + other.hooks,
         )
 
@@ -132,8 +134,13 @@ def finish_round(total: Contribution | Pile) -> Averaged:
     if isinstance(total, Contribution) and not total.merged:
         return Averaged(total.state, total.epoch, total.summary, total.left_out)
     terms = total.terms if isinstance(total, Pile) else (total,)
-    whole = add_up(terms, divide=True)
-    return Averaged(whole.state, whole.epoch, whole.summary, whole.left_out)
+    recorder = Recorder(any(term.summary.timings for term in terms))
+    with recorder.phase("aggregate"):
+        whole = add_up(terms, divide=True)
+    summary = whole.summary
+    if recorder.enabled:
+        summary = replace(summary, timings=(*summary.timings, recorder.take()))
+    return Averaged(whole.state, whole.epoch, summary, whole.left_out)
 
 
 def _itself(contribution: Contribution) -> Contribution:

@@ -113,7 +113,6 @@ class MemberResult:
     state: NetworkState | None
     carried: Carried | None
     hooks: tuple[Any, ...] = ()
-    events: tuple[Event, ...] = ()
 
 
 def share_training(member: Member, work: SharingWork, opened: Any) -> MemberResult:
@@ -124,7 +123,10 @@ def share_training(member: Member, work: SharingWork, opened: Any) -> MemberResu
     training = _Training(member, work, open_cell(opened)[1] if work.cells else None)
     training.warm_up()
     options = work.options
-    with connected(member, work.keys, options.transport, options.transport_options) as transport:
+    with ExitStack() as stack:
+        with training.recorder.phase("connect"):
+            meeting = connected(member, work.keys, options.transport, options.transport_options)
+            transport = stack.enter_context(meeting)
         return training.run(transport)
 
 
@@ -155,10 +157,13 @@ class _Training:
         self.cell = cell
         self.member, self.work, self.options = member, work, options
         self.recorder = Recorder(work.timed, member.rank)
+        self.recorder.note_clock(member.clock)
         self.hooks = copy.deepcopy(work.hooks)
         self.peers = Peers(member, options.patience)
-        self.replica = work.network.replica()
-        self.compressor = Compressor(options.compression, list(self.replica.flat.parameters), self.replica.flat.vector)
+        with self.recorder.phase("init"):
+            self.replica = work.network.replica()
+            parameters = list(self.replica.flat.parameters)
+            self.compressor = Compressor(options.compression, parameters, self.replica.flat.vector)
         self.settler = Settler(self.peers, self.replica, self.compressor, exact=options.max_staleness == 0)
         if work.carried is not None:
             self.settler.take_up(work.carried)
@@ -188,14 +193,15 @@ class _Training:
                 break
         with self.recorder.phase("settle"):
             state, carried = self.settler.final_state()
-        hooks = tuple(hook.state() for hook in self.hooks)
-        return MemberResult(state, carried, hooks, tuple(self.recorder.events))
+        self._tell_timings()
+        return MemberResult(state, carried, tuple(hook.state() for hook in self.hooks))
 
     # -- one epoch
 
     def _epoch(self, epoch: int) -> None:
         feed, rank, started = self.work.feed, self.member.rank, time.perf_counter()
-        ranges = self.work.cells or feed.ranges(self.work.repartitioner, epoch, self.member.size)
+        with self.recorder.phase("split"):
+            ranges = self.work.cells or feed.ranges(self.work.repartitioner, epoch, self.member.size)
         self.mixer.start([feed.sizes(part.rows) for part in ranges])
         seed_torch(self.replica, feed.seed, epoch, rank)
         for batch in self._batches(epoch, ranges[rank]):
@@ -228,10 +234,13 @@ class _Training:
             hook.pre_update(batch, self.replica)
         buffers = read_buffers(self.replica.module) if self.skips_nonfinite else {}
         skipped = self.compressor.skipped
-        with self.recorder.phase("fit", examples=batch.examples):
+        with self.recorder.phase("fit", examples=batch.examples) as known:
             result = self.replica.gradients(batch, check=not self.skips_nonfinite)
-        with self.recorder.phase("encode"):
+            known["loss"] = result.loss
+        with self.recorder.phase("encode") as known:
             update = self.compressor.step_(self.replica.optimizer)
+            known |= {"tau": update.threshold, "share": update.count / len(self.replica.flat.vector)}
+            known["bytes"] = update.nbytes * len(self.peers.others)
         if buffers and self.compressor.skipped > skipped:  # what spoilt the update has spoilt running means too
             write_buffers_(self.replica.module, buffers)
         self.replica.advance()
@@ -267,6 +276,12 @@ class _Training:
             **more,
         }
         self.member.report(Event(name, self.member.rank, time.time(), values=values))
+        self._tell_timings()
+
+    def _tell_timings(self) -> None:
+        """Report what was timed since the last report, so that no member keeps a whole fit's."""
+        if self.recorder.enabled:
+            self.member.report(Event("timings", self.member.rank, time.time(), payload=self.recorder.take().pack()))
 
     def _validate(self) -> dict[str, Any]:
         """Score this member's share of the validation data."""
@@ -294,7 +309,8 @@ class _Training:
 
     def _may_go_on(self, epoch: int) -> bool:
         """Hand the epoch's network to the driver, and wait for its word."""
-        state = self.settler.current_state()
+        with self.recorder.phase("settle"):
+            state = self.settler.current_state()
         if state is not None:
             data = pack_state(state)
             for start in range(0, len(data), _CHUNK):
@@ -306,5 +322,6 @@ class _Training:
             words.extend(word for word in self.member.commands() if word.get("epoch") == epoch)
             return bool(words)
 
-        self.peers.wait_for_driver(told)
+        with self.recorder.phase("driver_wait"):
+            self.peers.wait_for_driver(told)
         return not words[0]["stop"]

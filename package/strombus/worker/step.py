@@ -44,8 +44,9 @@ def run_steps(
             break
         for hook in hooks:
             hook.pre_update(batch, replica)
-        with recorder.phase("fit", examples=batch.examples):
+        with recorder.phase("fit", examples=batch.examples) as figures:
             result = replica.fit(batch)
+            figures["loss"] = result.loss
         for hook in hooks:
             hook.post_update(batch, replica)
         steps += 1

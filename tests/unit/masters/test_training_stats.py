@@ -25,15 +25,20 @@ def test_every_phase_is_counted_exactly(executor):
     stats = trainer.stats
     counts = {event.name: len(stats.values(event.name)) for event in stats.events}
     assert counts == {
+        "aggregate": 3,
         "apply": 1,
         "broadcast": 2,
+        "count": 1,
         "data_wait": 12 * 5 + 12,
+        "epoch": 1,
         "export": 1,
         "fit": 60,
+        "init": 12,
         "load": 12,
         "round": 3,
-        "split": 1,
+        "split": 2,
         "submit": 3,
+        "train": 1,
     }
     fits = trainer.stats.values("fit")
     assert sum(event.values["examples"] for event in fits) == 600

@@ -17,7 +17,7 @@ def test_a_phase_is_timed_even_when_it_fails():
         time.sleep(0.01)
     with pytest.raises(RuntimeError), recorder.phase("fit"):
         raise RuntimeError("broken")
-    first, second = recorder.events
+    first, second = recorder.stats.events
     assert (first.name, first.rank, dict(first.values)) == ("fit", 3, {"examples": 8, "loss": 0.5})
     assert first.seconds >= 0.01
     assert second.started >= first.started
@@ -27,7 +27,7 @@ def test_a_disabled_recorder_keeps_nothing():
     recorder = Recorder(enabled=False)
     with recorder.phase("fit"):
         pass
-    assert recorder.events == []
+    assert recorder.stats.events == []
 
 
 def test_text_and_csv_hold_every_event(tmp_path):
@@ -37,7 +37,7 @@ def test_text_and_csv_hold_every_event(tmp_path):
             pass
     with recorder.phase("load"):
         pass
-    stats = TrainingStats(recorder.events)
+    stats = TrainingStats(recorder.stats.events)
     assert stats.keys() == ("fit", "load")
     assert [line.split()[:2] for line in stats.as_string().splitlines()] == [["fit", "2"], ["load", "1"]]
     stats.to_csv(tmp_path)
