@@ -50,6 +50,7 @@ def fit(backend, callbacks=(), data=None, **options):
     hook = SeenRows()
     network = sb.MultiLayerNetwork(Slow, nn.MSELoss(), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
     options = {"workers": 2, "batch_size_per_worker": 10, "averaging_frequency": 4, "rng_seed": 8, **options}
+    options["collect_training_stats"] = True
     master = sb.ParameterAveragingTrainingMaster(training_hooks=[hook], **options)
     with sb.Trainer(network, master, backend) as trainer:
         result = trainer.fit(make_data() if data is None else data, EPOCHS, callbacks=callbacks, progress=False)
@@ -147,6 +148,12 @@ def _check_same(disturbed, undisturbed):
     assert sorted(row for _, row in rows) == sorted(list(range(ROWS)) * EPOCHS)
     assert sorted(rows) == sorted(wanted_rows)
     assert (result.examples, result.minibatches) == (wanted_result.examples, wanted_result.minibatches)
+    counts, wanted_counts = (  # what ran twice counts once
+        {key: one.stats.totals(key).count for key in one.stats.keys()}  # noqa: SIM118 - no mapping
+        for one in (result, wanted_result)
+    )
+    assert counts == wanted_counts
+    assert result.stats.totals("fit").figures["examples"] == ROWS * EPOCHS
     assert [record.score for record in result.epochs] == pytest.approx(
         [record.score for record in wanted_result.epochs], rel=1e-12
     )
@@ -159,9 +166,10 @@ def test_a_process_killed_in_a_local_fit_changes_nothing(undisturbed):
     with LocalExecutor(2) as executor:
         _, victim = sorted(set(executor.map(process_of, range(2))))
         killer = KillInRound(victim, 0, 1)
-        network, rows, _ = fit(executor, [killer])
+        network, rows, result = fit(executor, [killer])
         assert killer.killed
     assert sorted(rows) == sorted(undisturbed[1])
+    assert result.stats.totals("fit").figures["examples"] == ROWS * EPOCHS
     np.testing.assert_allclose(network.state().parameters, undisturbed[0].state().parameters, rtol=1e-12, atol=1e-12)
 
 

@@ -18,8 +18,8 @@ GROUPS = {
     "exchanging": ("exchange", "epoch_end", "settle", "aggregate", "connect"),
     "reading": ("data_wait",),
     "validating": ("validate",),
-    "preparing": ("init", "warm_up", "load", "export", "count", "split", "broadcast", "submit", "apply"),
-    "waiting": ("round", "gang", "driver_wait"),
+    "preparing": ("init", "warm_up", "load", "export", "count", "split", "broadcast", "apply"),
+    "waiting": ("submit", "round", "gang", "driver_wait"),
 }
 """Kinds of work, and the phases that are of each; any other phase counts as preparing."""
 IDLE = "idle"
