@@ -271,6 +271,7 @@ class ExecutorSuite:
         assert {(one["size"], one["attempt"], one["shared"]) for one in seen} == {(2, 3, "shared")}
         assert len({one["run_id"] for one in seen}) == 1
         assert all(one["host"] for one in seen)
+        assert all(0 <= one["clock"].error < TIMEOUT for one in seen)
 
     def test_members_run_at_the_same_time(self, executor: Executor) -> None:
         first, second = [b"a", b"\x00\xff"], [b"aa", b"\x00\xff\x00\xff"]

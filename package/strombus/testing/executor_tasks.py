@@ -121,6 +121,7 @@ def describe_member(member: Member, shared: Any, payload: Any) -> dict[str, Any]
         "attempt": member.attempt,
         "run_id": member.run_id,
         "host": member.host,
+        "clock": member.clock,
         "shared": shared,
         "payload": payload,
     }
