@@ -17,6 +17,7 @@ from click.testing import CliRunner
 import strombus as sb
 from strombus import demo
 from strombus.cli import main
+from strombus.stats import TrainingStats
 
 NETWORK = """
     import torch
@@ -326,3 +327,16 @@ def test_the_installed_program_helps_without_waiting_for_torch():
     assert missing.returncode == 6
     assert missing.stderr.splitlines() == [missing.stderr.strip()]
     assert missing.stderr.startswith("Error: no data at ")
+
+
+def test_report_draws_what_a_run_has_saved(tmp_path):
+    stats = TrainingStats()
+    stats.record("fit", 0, "host:1", 1.0, 2.0, {"examples": 8, "loss": 0.5})
+    stats.save(tmp_path / "run")
+    for extra, page in [([], tmp_path / "run" / "report.html"), (["--output", f"{tmp_path}/a"], tmp_path / "a")]:
+        result = CliRunner().invoke(main, ["report", str(tmp_path / "run"), *extra])
+        assert (result.exit_code, result.output) == (0, f"wrote {page}\n")
+        assert "100% computing" in page.read_text()
+    missing = CliRunner().invoke(main, ["report", str(tmp_path)])
+    assert missing.exit_code == 6
+    assert "holds no stats.jsonl" in missing.output
