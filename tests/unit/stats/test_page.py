@@ -62,7 +62,7 @@ const middle = {clientX: innerWidth / 2, clientY: box.getBoundingClientRect().to
 box.dispatchEvent(new PointerEvent("pointermove", middle));
 document.body.dataset.said = document.getElementById("tip").textContent;
 box.dispatchEvent(new WheelEvent("wheel", {...middle, deltaY: -600, cancelable: true}));
-setTimeout(() => { document.body.dataset.ratio = (box.dataset.to - box.dataset.from) / wide; }, 500);
+document.body.dataset.ratio = (box.dataset.to - box.dataset.from) / wide;
 </script>"""
 
 

@@ -60,8 +60,6 @@
     drawAxis(lanes.length * TALL);
     canvas.dataset.lanes = lanes.length;
     canvas.dataset.events = lanes.reduce((sum, lane) => sum + lane.count, 0);
-    canvas.dataset.from = from;
-    canvas.dataset.to = to;
   }
 
   function drawLane(lane, top, tall) {
@@ -117,6 +115,8 @@
     length = Math.min(whole, Math.max(1e-4, length));
     from = Math.min(Math.max(0, start), whole - length);
     to = from + length;
+    canvas.dataset.from = from;
+    canvas.dataset.to = to;
     later();
   }
 
@@ -185,6 +185,7 @@
   const every = Math.max(1, ...lanes.map((lane) => lane.every));
   if (every > 1) document.getElementById("thinned").textContent =
     `A long run: of some phases one event in ${every} is drawn. Counts and totals are of all.`;
+  show(0, data.seconds);
   if (lanes.length) keep(canvas, measure);
   else for (const id of ["timeline", "lanes"]) document.getElementById(id).remove();
 
