@@ -72,10 +72,10 @@ def test_figures_of_figures_and_missing_ones_come_back_as_they_were():
 
 
 def made(durations, figures, keep, pieces=1):
-    """Record events one by one, or in `pieces` that are merged."""
+    """Record events one by one, or in `pieces` that come whole and are merged, as workers' do."""
     stats = TrainingStats(keep=keep)
     for piece in np.array_split(np.arange(len(durations)), pieces):
-        part = TrainingStats(keep=keep) if pieces > 1 else stats
+        part = TrainingStats() if pieces > 1 else stats
         for number in piece.tolist():
             part.record("fit", 0, "h:1", float(number), durations[number], {"examples": figures[number]})
         if part is not stats:
@@ -110,6 +110,17 @@ def test_all_phases_are_thinned_alike_and_rare_ones_stay():
             stats.record("validate", 0, "h:1", float(step), 0.1, {})
     assert {track.name: track.every for track in stats.tracks} == {"fit": 8, "exchange": 8, "validate": 1}
     assert [stats.totals(name).count for name in stats.keys()] == [3000, 3000, 3]  # noqa: SIM118 - no mapping
+
+
+def test_merging_what_was_thinned_already_keeps_totals_and_spreads_evenly():
+    parts = [made([0.5] * count, [2] * count, keep) for count, keep in ((1000, 100), (300, 1000), (700, 50))]
+    stats = TrainingStats(keep=150)
+    for part in parts:
+        stats.merge(part)
+    totals = stats.totals("fit")
+    assert (totals.count, totals.seconds, totals.figures["examples"]) == (2000, 1000.0, 4000)
+    (track,) = stats.tracks
+    assert abs(len(track) - 2000 / track.every) <= len(parts)
 
 
 def test_totals_are_those_of_numpy():
