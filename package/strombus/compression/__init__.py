@@ -1,7 +1,8 @@
 """Fewer bytes for an update: thresholds, residuals, encoders and the kernels under them."""
 
 from strombus.compression.compressor import Compression, Compressor, CompressorState, Update, check_compressible
-from strombus.compression.encoders import DenseEncoder, Dl4jEncoder, Encoder, ThresholdEncoder, encoders
+from strombus.compression.encoders import DenseEncoder, Dl4jEncoder, Encoded, Encoder, ThresholdEncoder, encoders
+from strombus.compression.intake import Intake
 from strombus.compression.residuals import (
     NoOpResidualPostProcessor,
     ResidualClippingPostProcessor,
@@ -14,9 +15,11 @@ from strombus.compression.thresholds import (
     TargetSparsityThresholdAlgorithm,
     ThresholdAlgorithm,
     ThresholdState,
+    mean_state,
     threshold_algorithms,
 )
 from strombus.compression.warming import warm_up
+from strombus.compression.wire import Parsed, pack_own
 
 __all__ = [
     "AdaptiveThresholdAlgorithm",
@@ -25,9 +28,12 @@ __all__ = [
     "CompressorState",
     "DenseEncoder",
     "Dl4jEncoder",
+    "Encoded",
     "Encoder",
     "FixedThresholdAlgorithm",
+    "Intake",
     "NoOpResidualPostProcessor",
+    "Parsed",
     "ResidualClippingPostProcessor",
     "ResidualPostProcessor",
     "TargetSparsityThresholdAlgorithm",
@@ -37,6 +43,8 @@ __all__ = [
     "Update",
     "check_compressible",
     "encoders",
+    "mean_state",
+    "pack_own",
     "residual_post_processors",
     "threshold_algorithms",
     "warm_up",

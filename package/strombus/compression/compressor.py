@@ -15,15 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validat
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from strombus.compression.dl4j_words import take_words_
-from strombus.compression.encoders import DenseEncoder, Dl4jEncoder, Encoder, ThresholdEncoder
+from strombus.compression.encoders import Encoded, Encoder, ThresholdEncoder
+from strombus.compression.intake import Intake, Store
 from strombus.compression.kernels import SLACK
 from strombus.compression.residuals import ResidualClippingPostProcessor, ResidualPostProcessor
 from strombus.compression.stepping import Stepper
 from strombus.compression.thresholds import AdaptiveThresholdAlgorithm, ThresholdAlgorithm, ThresholdState
 from strombus.compression.torch_ops import TorchStepper
-from strombus.compression.wire import Parsed, pack_codes, pack_dense, pack_words, unpack
-from strombus.errors import ConfigurationError, NonFiniteError
+from strombus.compression.wire import Parsed, pack_codes, unpack
+from strombus.errors import ConfigurationError
 
 __all__ = ["Compression", "Compressor", "CompressorState", "Update", "check_compressible"]
 
@@ -31,8 +31,6 @@ Array = NDArray[Any]
 
 _MOST = 2**31 - 1
 """Elements that a code of 32 bits can tell apart, beside its sign."""
-_SAMPLE = 1 << 16
-"""Elements that a quantile of the residual is estimated from."""
 
 
 class Compression(BaseModel):
@@ -61,8 +59,11 @@ class Compression(BaseModel):
 
     @model_validator(mode="after")
     def _one_threshold(self) -> Self:
-        if isinstance(self.encoder, Dl4jEncoder) and self.threshold_scope != "model":
-            raise ValueError('DL4J\'s messages hold one threshold: use threshold_scope="model", or another encoder')
+        if self.encoder.one_threshold and self.threshold_scope != "model":
+            raise ValueError(
+                f'messages of the encoder {self.encoder.name!r} hold one threshold: use threshold_scope="model", or '
+                "another encoder"
+            )
         return self
 
 
@@ -144,17 +145,21 @@ class Compressor:
         self._dtype: np.dtype[Any] = np.dtype(str(vector.dtype).removeprefix("torch."))
         self._parameters = list(parameters)
         starts = np.cumsum([0, *(parameter.numel() for parameter in parameters)])
-        self._pieces = [self.residual[start:stop] for start, stop in pairwise(starts.tolist())]
+        self._spans = list(pairwise(starts.tolist()))
         # Of the codes' own type: otherwise each search would copy all codes.
         self._starts = (2 * starts[:-1]).astype(np.uint32)
         self._codes = np.empty(len(vector) + SLACK, np.uint32)
         self._theirs = np.empty(len(vector), np.uint32)  # mapped as codes come, like the one before
         make = Stepper if vector.device.type == "cpu" else TorchStepper
         self._stepper: Stepper | TorchStepper = make(parameters, vector.detach(), self.residual, self._codes)
+        by_tensor = options.threshold_scope == "tensor" and len(self._spans) > 1
+        pieces = [self.residual[start:stop] for start, stop in self._spans] if by_tensor else [self.residual]
+        quantum_type = np.dtype(options.encoder.quantum_type or self._dtype)
+        self._store = Store(
+            self._stepper, self.residual, pieces, self._codes, options.threshold_algorithm, quantum_type
+        )
         self._own = Parsed(0, np.empty(0, self._dtype))
-        scopes = len(self._pieces) if options.threshold_scope == "tensor" else 1
-        sizes = [len(piece) for piece in (self._pieces if scopes > 1 else [self.residual])]
-        states = tuple(ThresholdState(elements=size) for size in sizes)
+        states = tuple(ThresholdState(elements=len(piece)) for piece in pieces)
         self._state = CompressorState(np.empty(0, self._dtype), states)
 
     def step_(self, optimizer: Optimizer) -> Update:
@@ -170,19 +175,8 @@ class Compressor:
         if self._options.on_nonfinite == "skip" and not self._gradients_are_finite():
             self._state = replace(self._state, skipped=self._state.skipped + 1)
             return self._nothing()
-        encoder = self._options.encoder
-        thresholds = None if isinstance(encoder, DenseEncoder) else self._next_thresholds()
-        if isinstance(encoder, ThresholdEncoder) and thresholds is not None:
-            self._check_finite(count := self._stepper.step(optimizer, self._checked(thresholds)))
-            return self._send(count, thresholds)
-        never = [float(np.finfo(self._dtype).max)]
-        self._check_finite(self._stepper.step(optimizer, never))
-        if isinstance(encoder, DenseEncoder):
-            return self._send_dense(encoder)
-        thresholds = self._checked(thresholds or self._estimates())
-        if isinstance(encoder, Dl4jEncoder):
-            return self._send_words(thresholds[0])
-        return self._send(self._stepper.select(thresholds), thresholds)
+        intake = Intake(self._store, optimizer, self._state.thresholds, self._state.iteration)
+        return self._note(self._options.encoder.encode_(intake), intake.used)
 
     def apply_own_(self, scale: float) -> None:
         """Add the last step's update, times `scale`, to the parameters."""
@@ -196,7 +190,8 @@ class Compressor:
         WireError
             When the payload is damaged; nothing has changed then.
         """
-        parsed = unpack(payload, len(self.residual), self._dtype, len(self._pieces), self._theirs)
+        read = self._options.encoder.read
+        parsed = unpack(payload, len(self.residual), self._dtype, len(self._parameters), self._theirs, read)
         self._add(parsed, self._theirs, scale)
 
     def state(self) -> CompressorState:
@@ -244,75 +239,39 @@ class Compressor:
             "skipped": self._state.skipped,
         }
 
-    # -- thresholds
-
-    def _next_thresholds(self) -> list[float] | None:
-        """Return the step's thresholds; None when they are to be estimated from the residual."""
-        found = [self._options.threshold_algorithm.next(state) for state in self._state.thresholds]
-        return None if any(one is None for one in found) else [float(one) for one in found if one is not None]
-
-    def _estimates(self) -> list[float]:
-        algorithm = self._options.threshold_algorithm
-        pieces = self._pieces if len(self._state.thresholds) > 1 else [self.residual]
-        return [
-            algorithm.bound(_quantile(piece, algorithm.share_to_estimate(state)))
-            for piece, state in zip(pieces, self._state.thresholds, strict=True)
-        ]
-
-    def _checked(self, thresholds: list[float]) -> list[float]:
-        known = np.finfo(self._dtype if not isinstance(self._options.encoder, Dl4jEncoder) else np.float32)
-        for one in thresholds:
-            if not float(known.smallest_subnormal) <= one <= float(known.max):
-                raise ConfigurationError(
-                    f"the threshold {one:g} is outside the range of {known.dtype}: bound it with the threshold "
-                    "algorithm's minimum_threshold and maximum_threshold"
-                )
-        return thresholds
-
     # -- sending
 
-    def _send(self, count: int, thresholds: Sequence[float]) -> Update:
-        quanta = np.array(thresholds, self._dtype)
-        payload = pack_codes(self._codes, count, len(self.residual), quanta)
-        self._own = Parsed(count, quanta)
-        if len(quanta) == 1:
-            clipped = self._settle([self.residual], [count], quanta)
-        else:
-            clipped = self._settle(self._pieces, np.diff(self._edges(self._codes, count)), quanta)
-        return Update(payload, count, float(quanta.mean()), clipped)
+    def _note(self, encoded: Encoded, thresholds: list[float] | None) -> Update:
+        """Post-process the residual and note what each threshold let through."""
+        sent = self._own = encoded.sent
+        count = sent.count if sent.values is None else int(np.count_nonzero(sent.values))
+        if thresholds is None:
+            self._advance(self._state.thresholds, 0.0)
+            return Update(encoded.payload, count, 0.0, dense=True)
+        taus = [float(tau) for tau in np.array(thresholds, self._store.quantum_type)]
+        clipped = self._settle(self._counts(sent, count), taus)
+        return Update(encoded.payload, count, math.fsum(taus) / len(taus), clipped)
 
-    def _send_words(self, threshold: float) -> Update:
-        """Send DL4J's message; the residual is the same memory on the CPU, and copied from another device."""
-        host = self.residual.cpu().numpy()
-        words, sent = take_words_(host, threshold)
-        self.residual.copy_(torch.from_numpy(host))
-        count = int(np.count_nonzero(sent))
-        self._own = Parsed(0, np.empty(0, self._dtype), sent)
-        clipped = self._settle([self.residual], [count], np.array([threshold], np.float32))
-        return Update(pack_words(words, len(host), self._dtype), count, float(np.float32(threshold)), clipped)
+    def _counts(self, sent: Parsed, count: int) -> Sequence[int]:
+        """Return how many elements each threshold let through."""
+        if len(self._store.pieces) == 1:
+            return [count]
+        if sent.values is None:
+            return [int(one) for one in np.diff(self._edges(self._codes, count))]
+        return [int(np.count_nonzero(sent.values[start:stop])) for start, stop in self._spans]
 
-    def _settle(self, pieces: Sequence[Tensor], counts: Sequence[int] | Array, quanta: Array) -> float:
-        """Post-process the residual and note what each threshold let through; return what was clipped."""
+    def _settle(self, counts: Sequence[int], taus: Sequence[float]) -> float:
         clipped, states, process_ = 0.0, [], self._options.residual_post_processor.process_
-        for piece, count, tau, state in zip(pieces, counts, quanta, self._state.thresholds, strict=True):
-            share = int(count) / max(1, len(piece))
-            states.append(replace(state, threshold=float(tau), share=share, steps=state.steps + 1))
-            clipped += process_(self._stepper.own_form(piece), float(tau), self._state.iteration)
+        for piece, count, tau, state in zip(self._store.pieces, counts, taus, self._state.thresholds, strict=True):
+            share = count / max(1, len(piece))
+            states.append(replace(state, threshold=tau, share=share, steps=state.steps + 1))
+            clipped += process_(self._stepper.own_form(piece), tau, self._state.iteration)
         self._advance(tuple(states), clipped)
         return clipped
 
     def _edges(self, codes: Array, count: int) -> Array:
         """Return where each tensor's codes start, and where the last one's stop."""
         return np.append(np.searchsorted(codes[:count], self._starts), count)
-
-    def _send_dense(self, encoder: DenseEncoder) -> Update:
-        values = self.residual.to(getattr(torch, encoder.dtype or str(self._dtype)), copy=True)
-        self._check_finite(0 if bool(torch.isfinite(values).all()) else -1)
-        self.residual -= values
-        sent = values.cpu().numpy()
-        self._own = Parsed(0, np.empty(0, self._dtype), sent)
-        self._advance(self._state.thresholds, 0.0)
-        return Update(pack_dense(sent), int(np.count_nonzero(sent)), 0.0, dense=True)
 
     def _nothing(self) -> Update:
         quanta = np.ones(1, self._dtype)
@@ -338,13 +297,6 @@ class Compressor:
         gradients = (parameter.grad for parameter in self._parameters)
         return all(bool(torch.isfinite(one).all()) for one in gradients if one is not None)
 
-    def _check_finite(self, count: int) -> None:
-        if count < 0:
-            raise NonFiniteError(
-                f"an update became infinite or NaN in step {self._state.iteration}: lower the learning rate, clip "
-                'gradients, or leave such updates out with on_nonfinite="skip"'
-            )
-
 
 def check_compressible(vector: Tensor) -> None:
     """Raise ConfigurationError for parameters of a type or number that a `Compressor` does not take."""
@@ -355,22 +307,3 @@ def check_compressible(vector: Tensor) -> None:
         )
     if len(vector) > _MOST:
         raise ConfigurationError(f"shared training takes at most {_MOST} parameters, got {len(vector)}")
-
-
-def _quantile(residual: Tensor, share: float) -> float:
-    """Return the threshold that about `share` of the elements reach; of those that are not zero, if few are."""
-    sample = residual[:: _prime(len(residual) // _SAMPLE)].abs().cpu().numpy()
-    if not sample.any():
-        sample = residual.abs().cpu().numpy()
-    found = float(np.quantile(sample, 1 - share)) if len(sample) else 0.0
-    if found:
-        return found
-    rest = sample[sample > 0]
-    return float(np.median(rest)) if len(rest) else 1.0
-
-
-def _prime(number: int) -> int:
-    """Return the first prime from `number` on, or 1: every so many elements are of no row's or image's one column."""
-    while number > 1 and any(number % divisor == 0 for divisor in range(2, math.isqrt(number) + 1)):
-        number += 1
-    return max(1, number)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 
 from strombus.compression import kernels
 
-__all__ = ["Stepper", "reads_parameters"]
+__all__ = ["Stepper", "reads_parameters", "standing_in"]
 
 Array = NDArray[Any]
 
@@ -131,14 +132,8 @@ class Stepper:
         return self._each(quanta, passes)
 
     def _on_residual(self, optimizer: Optimizer, quanta: Sequence[Any]) -> int:
-        held = [span.parameter.data for span in self._spans]
-        try:
-            for span in self._spans:
-                span.parameter.data = span.view
+        with standing_in([span.parameter for span in self._spans], [span.view for span in self._spans]):
             optimizer.step()
-        finally:
-            for span, data in zip(self._spans, held, strict=True):
-                span.parameter.data = data
         return self._select(quanta)
 
     def _difference(self, optimizer: Optimizer, quanta: Sequence[Any]) -> int:
@@ -146,6 +141,19 @@ class Stepper:
         optimizer.step()
         waiting = iter(before)
         return self._each(quanta, lambda span: (kernels.select_difference, span.values, next(waiting)))
+
+
+@contextmanager
+def standing_in(parameters: Sequence[nn.Parameter], tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Have the parameters hold `tensors` meanwhile, so that an optimizer adds its step to these."""
+    held = [parameter.data for parameter in parameters]
+    try:
+        for parameter, tensor in zip(parameters, tensors, strict=True):
+            parameter.data = tensor
+        yield
+    finally:
+        for parameter, data in zip(parameters, held, strict=True):
+            parameter.data = data
 
 
 def reads_parameters(optimizer: Optimizer) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from strombus.compression.stepping import reads_parameters
+from strombus.compression.stepping import reads_parameters, standing_in
 
 __all__ = ["TorchStepper"]
 
@@ -28,6 +28,8 @@ class TorchStepper:
     def __init__(self, parameters: Sequence[nn.Parameter], vector: Tensor, residual: Tensor, codes: Array) -> None:
         self._parameters, self._vector, self._residual, self._codes = parameters, vector, residual, codes
         self._spans = list(pairwise(np.cumsum([0, *(parameter.numel() for parameter in parameters)]).tolist()))
+        spans = zip(parameters, self._spans, strict=True)
+        self._views = [residual[start:stop].view(parameter.shape) for parameter, (start, stop) in spans]
 
     def step(self, optimizer: Optimizer, thresholds: Sequence[float]) -> int:
         """Take one step; return the number of codes, or -1 when the residual became infinite or NaN."""
@@ -37,7 +39,8 @@ class TorchStepper:
             self._residual += self._vector - before
             self._vector.copy_(before)
         else:
-            self._step_on_residual(optimizer)
+            with standing_in(self._parameters, self._views):
+                optimizer.step()
         return self.select(thresholds)
 
     def select(self, thresholds: Sequence[float]) -> int:
@@ -72,13 +75,3 @@ class TorchStepper:
     def own_form(self, piece: Tensor) -> Tensor:
         """Return the same memory in the form that a residual post-processor takes."""
         return piece
-
-    def _step_on_residual(self, optimizer: Optimizer) -> None:
-        held = [parameter.data for parameter in self._parameters]
-        try:
-            for parameter, (start, stop) in zip(self._parameters, self._spans, strict=True):
-                parameter.data = self._residual[start:stop].view(parameter.shape)
-            optimizer.step()
-        finally:
-            for parameter, data in zip(self._parameters, held, strict=True):
-                parameter.data = data

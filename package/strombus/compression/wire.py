@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,10 @@ from strombus.compression.bits import pack_rice, pack_trits, rice_bits, unpack_r
 from strombus.compression.dl4j_words import read_words
 from strombus.errors import WireError
 
-__all__ = ["Encoding", "Parsed", "pack_codes", "pack_dense", "pack_words", "unpack"]
+__all__ = ["Encoding", "Parsed", "pack_codes", "pack_dense", "pack_own", "pack_words", "unpack"]
 
 Array = NDArray[Any]
+Reader = Callable[[NDArray[np.uint8], int, np.dtype[Any]], Array]
 
 _HEADER = struct.Struct("<BBBBIII")
 _DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f8"), 2: np.dtype("<f2")}
@@ -37,6 +39,7 @@ class Encoding(IntEnum):
     TERNARY = 2
     DENSE = 3
     DL4J = 4
+    OWN = 5  # what the gang's encoder alone can read
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,11 @@ class Parsed:
     count: int
     thresholds: Array
     values: Array | None = None
+
+    @classmethod
+    def of_values(cls, values: Array) -> Self:
+        """Return what is written as all elements."""
+        return cls(0, np.empty(0, values.dtype), values)
 
 
 def pack_codes(codes: Array, count: int, length: int, thresholds: Array) -> bytearray:
@@ -98,7 +106,21 @@ def pack_words(words: Array, length: int, dtype: np.dtype[Any]) -> bytearray:
     return payload
 
 
-def unpack(payload: bytes | bytearray | memoryview, length: int, dtype: Any, tensors: int, codes: Array) -> Parsed:
+def pack_own(body: bytes | bytearray | memoryview, length: int, dtype: np.dtype[Any]) -> bytearray:
+    """Write a form of an encoder's own, which its `Encoder.read` reads; `dtype` is that of the parameters."""
+    payload, into = _start(Encoding.OWN, 0, length, 0, np.empty(0, dtype), len(body))
+    into[:] = np.frombuffer(body, np.uint8)
+    return payload
+
+
+def unpack(
+    payload: bytes | bytearray | memoryview,
+    length: int,
+    dtype: Any,
+    tensors: int,
+    codes: Array,
+    read: Reader | None = None,
+) -> Parsed:
     """Take a payload apart.
 
     Parameters
@@ -111,6 +133,8 @@ def unpack(payload: bytes | bytearray | memoryview, length: int, dtype: Any, ten
         Parameter tensors: there may be one threshold, or this number of them.
     codes : ndarray of uint32, shape (length,)
         Where codes go; its content is undefined after an error.
+    read : callable, optional
+        Reads the form of an encoder's own; see `Encoder.read`.
 
     Raises
     ------
@@ -130,6 +154,8 @@ def unpack(payload: bytes | bytearray | memoryview, length: int, dtype: Any, ten
         return _dense(data[_HEADER.size :], found, length, count, quanta, shift)
     if encoding == Encoding.DL4J:
         return _words(data[_HEADER.size :], found, dtype, length, count or quanta or shift)
+    if encoding == Encoding.OWN and read is not None:
+        return _own(read, data[_HEADER.size :], found, dtype, length, count or quanta or shift)
     if encoding not in (Encoding.NOTHING, Encoding.SPARSE, Encoding.TERNARY):
         raise WireError(f"no encoding has the number {encoding}")
     if found != dtype or quanta not in (1, tensors):
@@ -170,13 +196,22 @@ def _dense(body: Array, dtype: np.dtype[Any], length: int, count: int, quanta: i
     values = body.view(dtype)
     if not np.isfinite(values).all():
         raise WireError("a dense update holds values that are not finite")
-    return Parsed(0, np.empty(0, dtype), values)
+    return Parsed.of_values(values)
 
 
 def _words(body: Array, found: np.dtype[Any], dtype: Any, length: int, rest: int) -> Parsed:
     if found != dtype or rest or len(body) % 4:
         raise WireError(f"DL4J's words for {dtype} cannot be {len(body)} bytes with a header for {found}")
-    return Parsed(0, np.empty(0, dtype), read_words(body.view("<i4"), length, dtype))
+    return Parsed.of_values(read_words(body.view("<i4"), length, dtype))
+
+
+def _own(read: Reader, body: Array, found: np.dtype[Any], dtype: Any, length: int, rest: int) -> Parsed:
+    if found != dtype or rest:
+        raise WireError(f"an encoder's own form for {dtype} has a header for {found}")
+    values = read(body, length, found)
+    if values.shape != (length,) or values.dtype.kind != "f" or not np.isfinite(values).all():
+        raise WireError(f"an update of {length} elements was read as {values.dtype}, {values.shape}, or is not finite")
+    return Parsed.of_values(values)
 
 
 def _read_body(encoding: Encoding, body: Array, count: int, shift: int, length: int, codes: Array) -> bool:

@@ -95,6 +95,8 @@ def test_what_another_distribution_registers_is_read_by_its_name(tmp_path, monke
             class Halves(sb.Encoder):
                 name = "halves"
                 bits: int = 1
+                def encode_(self, intake):
+                    raise NotImplementedError
 
             class Slow(sb.ThresholdAlgorithm):
                 name = "slow"
@@ -262,7 +264,7 @@ def test_updates_threshold_is_the_adaptive_algorithm_starting_there():
         ({"encoder": {"dtype": "float16"}}, "written with its type"),
         (
             {"encoder": "dl4j", "threshold_scope": "tensor"},
-            "SharedTrainingMaster: compression: DL4J's messages hold one threshold",
+            "SharedTrainingMaster: compression: messages of the encoder 'dl4j' hold one threshold",
         ),
         ({"transport_options": {"port": 3}}, r"transport_options\.port|no option"),
         ({"averaging_frequency": 3}, r"no option 'averaging_frequency'; known: .*combine"),

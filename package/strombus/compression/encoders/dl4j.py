@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from strombus.compression.encoders.base import Encoder
+import torch
+
+from strombus.compression.dl4j_words import take_words_
+from strombus.compression.encoders.base import Encoded, Encoder
+from strombus.compression.intake import Intake
+from strombus.compression.wire import Parsed, pack_words
 
 __all__ = ["Dl4jEncoder"]
 
@@ -20,3 +25,14 @@ class Dl4jEncoder(Encoder):
     """
 
     name: ClassVar[str] = "dl4j"
+    one_threshold: ClassVar[bool] = True
+    quantum_type: ClassVar[str | None] = "float32"
+
+    def encode_(self, intake: Intake) -> Encoded:
+        """Take one threshold's words; the residual is the same memory on the CPU, copied from another device."""
+        (threshold,) = intake.thresholds()
+        residual = intake.residual()
+        host = residual.cpu().numpy()
+        words, sent = take_words_(host, threshold)
+        residual.copy_(torch.from_numpy(host))
+        return Encoded(pack_words(words, len(host), host.dtype), Parsed.of_values(sent))

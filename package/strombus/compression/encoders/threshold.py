@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from strombus.compression.encoders.base import Encoder
+from strombus.compression.encoders.base import Encoded, Encoder
+from strombus.compression.intake import Intake
+from strombus.compression.wire import Parsed, pack_codes
 
 __all__ = ["ThresholdEncoder"]
 
@@ -17,3 +19,8 @@ class ThresholdEncoder(Encoder):
     """
 
     name: ClassVar[str] = "threshold"
+
+    def encode_(self, intake: Intake) -> Encoded:
+        """Take the quanta, in the optimizer's own pass where thresholds are known before; see `Encoder.encode_`."""
+        codes, count, thresholds = intake.quanta()
+        return Encoded(pack_codes(codes, count, intake.length, thresholds), Parsed(count, thresholds))
