@@ -29,7 +29,7 @@ from strombus.networks.objective import LossFunction, Objective
 from strombus.networks.regularization import Regularization
 from strombus.networks.replica import Replica
 from strombus.networks.tensors import convert_inputs
-from strombus.networks.updater import check_updater
+from strombus.networks.updater import check_updater, renumber_updater
 from strombus.types import NetworkState, UpdaterState
 
 __all__ = ["ComputationGraph", "MultiLayerNetwork", "Network"]
@@ -105,6 +105,7 @@ class Network:
         self.epoch = 0
         self.score: float | None = None
         self._updater: UpdaterState | None = None
+        self._updater_names: tuple[str, ...] = ()  # of the parameters that were trainable when it was made
         parameters = list(trainable(self.module).values())
         if self.optimizer is not None:
             self.make_optimizer(parameters)
@@ -125,8 +126,10 @@ class Network:
 
     @property
     def updater(self) -> UpdaterState | None:
-        """The optimizer's state, None before the first fit."""
-        return self._updater
+        """The optimizer's state for the parameters that are trainable now, None before the first fit."""
+        if self._updater is None:
+            return None
+        return renumber_updater(self._updater, self._updater_names, tuple(trainable(self.module)))
 
     def restore_updater(self, state: UpdaterState | None) -> None:
         """Take over an optimizer's state; None starts it afresh.
@@ -140,11 +143,14 @@ class Network:
             parameters = list(trainable(self.module).values())
             optimizer, schedule = self.make_optimizer(parameters)
             check_updater(state, optimizer, parameters, schedule)
-        self._updater = state
+        self._keep_updater(state)
 
     def reset_updater(self) -> None:
-        """Forget the optimizer's state, as is needed after freezing or unfreezing parameters."""
+        """Forget the optimizer's state."""
         self.restore_updater(None)
+
+    def _keep_updater(self, state: UpdaterState | None) -> None:
+        self._updater, self._updater_names = state, tuple(trainable(self.module))
 
     def num_params(self, trainable_only: bool = False) -> int:
         """Return the number of parameter values, tied ones once; frozen ones count unless `trainable_only`."""
@@ -152,7 +158,7 @@ class Network:
 
     def state(self, updater: bool = True) -> NetworkState:
         """Return copies of everything that training changes; `updater` says whether the optimizer's are among them."""
-        kept = self._updater if updater else None
+        kept = self.updater if updater else None
         return NetworkState(read_parameters(self.module), read_buffers(self.module), kept, self.iteration)
 
     def load_state(self, state: NetworkState) -> None:
@@ -167,7 +173,7 @@ class Network:
         write_buffers_(self.module, state.buffers)
         self.iteration = state.iteration
         if state.updater is not None:
-            self._updater = state.updater
+            self._keep_updater(state.updater)
 
     def replica(self, device: str | torch.device | None = None) -> Replica:
         """Return an independent working copy in this process, with a module and an optimizer of its own."""

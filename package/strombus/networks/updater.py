@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from strombus.errors import ConfigurationError
 from strombus.networks.flat import to_numpy
 from strombus.types import UpdaterState
 
-__all__ = ["check_updater", "read_updater", "write_updater_"]
+__all__ = ["check_updater", "read_updater", "renumber_updater", "write_updater_"]
 
 Parameters = Sequence[nn.Parameter]
 
@@ -61,6 +62,16 @@ def _array(value: Any, name: str, optimizer: Optimizer) -> NDArray[Any]:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor) else copy.copy(value)
+
+
+def renumber_updater(state: UpdaterState, before: Sequence[str], now: Sequence[str]) -> UpdaterState:
+    """Return the state of parameters `before`, by name, as that of parameters `now`; the others' is left out."""
+    if tuple(before) == tuple(now):
+        return state
+    numbers = {str(before.index(name)): number for number, name in enumerate(now) if name in before}
+    split = ((key.partition("."), value) for key, value in state.tensors.items())
+    tensors = {f"{numbers[old]}.{name}": value for (old, _, name), value in split if old in numbers}
+    return replace(state, tensors=tensors)
 
 
 def check_updater(

@@ -100,15 +100,27 @@ def test_freezing_on_the_driver_reaches_the_workers() -> None:
     assert expected == network.num_params() - 6 * 4 - 6 - 3
 
 
-def test_unfreezing_after_a_fit_asks_for_a_fresh_updater() -> None:
-    network = MultiLayerNetwork(Example, nn.CrossEntropyLoss(), functools.partial(torch.optim.Adam), device="cpu")
+def test_the_updater_follows_the_parameters_names_through_freezing() -> None:
+    network = changed(
+        MultiLayerNetwork(Example, nn.CrossEntropyLoss(), functools.partial(torch.optim.Adam), device="cpu")
+    )
+
+    def moments():
+        replica = network.replica()
+        names = {id(parameter): name for name, parameter in replica.module.named_parameters()}
+        return {names[id(one)]: state["exp_avg"].clone() for one, state in replica.optimizer.state.items()}
+
+    trained = moments()
     network.module.encode.requires_grad_(False)
-    changed(network)
+    head = {name: moment for name, moment in trained.items() if not name.startswith("encode.")}
+    assert 0 < len(head) < len(trained)
+    torch.testing.assert_close(moments(), head, rtol=0, atol=0)
+    changed(network)  # a fit without the frozen ones
     network.module.encode.requires_grad_(True)
-    with pytest.raises(ConfigurationError, match=r"reset_updater\(\)"):
-        network.replica()
-    network.reset_updater()
+    assert moments().keys() == head.keys()  # the others start afresh
     network.replica().fit(data())
+    network.reset_updater()
+    assert not moments()
 
 
 def test_the_given_module_is_left_alone() -> None:
