@@ -32,6 +32,7 @@ from strombus.partitioning import Repartitioner
 from strombus.stats import Recorder
 from strombus.transport import Transport, TransportOptions, make_keys, transports
 from strombus.types import Capacity, NetworkState
+from strombus.worker.carrying import Carried
 from strombus.worker.scoring import ScoringWork
 from strombus.worker.sharing import MemberResult, SharingOptions, SharingWork, share_training
 
@@ -198,6 +199,9 @@ class SharedTrainingMaster(TrainingMaster):
         replica = job.network.replica("cpu")
         replica.check_gradients()
         check_compressible(replica.flat.vector)
+        earlier: Carried | None = job.carried
+        if earlier is not None:
+            earlier.check(replica.flat)
         with ExitStack() as stack:
             with self._recorder(job).phase("split"):
                 repartitioner = self.choose_repartitioner(job.source, job.workers)
@@ -211,9 +215,11 @@ class SharedTrainingMaster(TrainingMaster):
             for hook, state in zip(self.training_hooks, result.hooks, strict=True):
                 if state is not None:
                     hook.collect(rank, state)
-        job.carried = results[0].carried
-        assert results[0].state is not None
-        return results[0].state
+        first = results[0]
+        assert first.state is not None
+        assert first.carried is not None
+        job.carried = first.carried.after(earlier)
+        return first.state
 
     def _recorder(self, job: TrainingJob) -> Recorder:
         return Recorder(self.collect_training_stats, stats=job.stats)

@@ -5,33 +5,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import astuple, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strombus.compression import Compressor, CompressorState
+from strombus.compression import Compressor, ThresholdState, mean_state
 from strombus.errors import WireError
 from strombus.networks import Replica
 from strombus.networks.flat import read_buffers, write_buffers_
 from strombus.networks.parcels import pack_state, unpack_state
 from strombus.types import NetworkState, UpdaterState
+from strombus.worker.carrying import Carried
 from strombus.worker.merging import Contribution, Pile, Summary, add_up, finish_round
 from strombus.worker.peers import Kind, Peers
 
-__all__ = ["Carried", "Settler"]
+__all__ = ["Settler"]
 
-_RESIDUAL = "residual"
+_IDLE = 2.0**-100
+"""Weight in a mean of who has not trained: none, unless nobody has."""
 _SHARE = 0.01
 """Part of the training time that sending whole parameters between epochs may take."""
-
-
-@dataclass(frozen=True)
-class Carried:
-    """What the next fit takes up: the members' mean residual, and their thresholds."""
-
-    compressor: CompressorState
 
 
 class Settler:
@@ -43,19 +38,25 @@ class Settler:
 
     Parameters
     ----------
+    combine : {"mean", "sum"}
+        How much of a member's updates counts, and so of its residual.
     exact : bool
         Whether all members have the same bits anyway, as at staleness 0.
     """
 
-    def __init__(self, peers: Peers, replica: Replica, compressor: Compressor, exact: bool) -> None:
+    def __init__(
+        self, peers: Peers, replica: Replica, compressor: Compressor, combine: Literal["mean", "sum"], exact: bool
+    ) -> None:
         self._peers, self._replica, self._compressor = peers, replica, compressor
+        self._sums = combine == "sum"
         self._exact = exact or peers.size == 1
         self._due = 0.0
         self._rows = 0
 
     def take_up(self, carried: Carried) -> None:
-        """Go on with what an earlier fit ended with."""
-        self._compressor.load(carried.compressor)
+        """Go on with what an earlier fit ended with: all together send it once, however many they are."""
+        share = 1 / self._peers.size if self._sums else 1.0
+        self._compressor.load(carried.take_up(self._replica.flat, self._compressor.state(), share))
 
     def note(self) -> bytes:
         """Return what the others must know of this member when it ends an epoch."""
@@ -95,47 +96,66 @@ class Settler:
         nothing = np.empty(0, np.float32)
         mine = NetworkState(nothing, buffers, None, rows)
         found = [unpack_state(data) for data in self._peers.gather(pack_state(mine), "the buffers")]
-        terms = tuple(Contribution(one, max(one.iteration, 2.0**-100), Summary(), 0) for one in found)
+        terms = tuple(Contribution(one, max(one.iteration, _IDLE), Summary(), 0) for one in found)
         write_buffers_(self._replica.module, finish_round(Pile(terms)).state.buffers)
 
     # -- the whole state
 
     def current_state(self) -> NetworkState | None:
         """Return, on rank 0, parameters, buffers and the mean of the members' optimizer states; None elsewhere."""
-        return self._collect({})
+        found = self._collect(np.empty(0, np.float32))
+        return None if found is None else found[0]
 
     def final_state(self) -> tuple[NetworkState | None, Carried | None]:
-        """Make all parameters rank 0's; return there `current_state`, and the mean residual with its thresholds."""
+        """Make all parameters rank 0's; return there `current_state`, and what the members have not yet sent."""
         if not self._exact:
             self._send_parameters()
         mine = self._compressor.state()
-        state = self._collect({_RESIDUAL: mine.residual})
-        if state is None or state.updater is None:
-            return state, None
-        tensors = dict(state.updater.tensors)
-        carried = Carried(replace(mine, residual=tensors.pop(_RESIDUAL), skipped=0, clipped=0.0))
-        return replace(state, updater=replace(state.updater, tensors=tensors)), carried
+        thresholds = self._mean_thresholds(mine.thresholds)
+        found = self._collect(mine.residual)
+        if found is None:
+            return None, None
+        state, residual = found
+        return state, Carried.of(self._replica.flat, replace(mine, residual=residual, thresholds=thresholds))
 
-    def _collect(self, more: Mapping[str, NDArray[Any]]) -> NetworkState | None:
-        """Average the optimizers' tensors, and `more`, on rank 0, over the members that have trained in this fit.
+    def _mean_thresholds(self, mine: tuple[ThresholdState, ...]) -> tuple[ThresholdState, ...]:
+        """Return the mean of the members' thresholds, each with its statistics."""
+        note = json.dumps([astuple(state) for state in mine]).encode()
+        members = [_read_thresholds(found, len(mine)) for found in self._peers.gather(note, "the thresholds")]
+        return tuple(mean_state(states) for states in zip(*members, strict=True))
 
-        Step counts and schedules come from who trained the most. Rank 0 asks one member after another, so that it holds
-        one state beside the sum, and all hear it; nobody leaves before it has them all.
+    def _collect(self, residual: NDArray[Any]) -> tuple[NetworkState, NDArray[Any]] | None:
+        """Join the optimizers' tensors, and the residuals, on rank 0; None elsewhere.
+
+        Of the members that have trained in this fit the optimizers' mean is taken; step counts and schedules come from
+        who trained the most. Rank 0 asks one member after another, so that it holds one state beside the sum, and all
+        hear it; nobody leaves before it has them all.
         """
         state = self._replica.state()
-        updater = state.updater or UpdaterState()
-        tensors = {**updater.tensors, **more}
-        mine = NetworkState(state.parameters[:0], {}, replace(updater, tensors=tensors), self._rows)
+        mine = NetworkState(residual, {}, state.updater or UpdaterState(), self._rows)
         if self._peers.rank != 0:
             self._hand_in(mine)
             return None
-        total = _contribution(mine)
+        updater, left = _updater_of(mine), self._left_of(mine)
         for rank in self._peers.others:
             self._peers.send(Kind.REQUEST, rank)
             theirs = unpack_state(self._peers.take_whole(rank, Kind.STATE, "its state"))
-            total = add_up((total, _contribution(theirs)))
+            if theirs.parameters.shape != residual.shape:
+                raise WireError(f"member {rank} sent a residual of {theirs.parameters.size}, wanted {residual.size}")
+            updater = add_up((updater, _updater_of(theirs)))
+            left = add_up((left, self._left_of(theirs)))
         self._peers.send(Kind.REQUEST, self._peers.size)
-        return replace(state, updater=finish_round(total).state.updater)
+        left = replace(left, weight=1.0) if self._sums else left
+        return replace(state, updater=finish_round(updater).state.updater), finish_round(left).state.parameters
+
+    def _left_of(self, state: NetworkState) -> Contribution:
+        """Return a member's part in what is still to be added, which travels in the place of its parameters.
+
+        The weights of a step's updates add up to 1 with "mean", so that of those who train each holds all that is left
+        once; with "sum" everybody, trained or not, holds some of it.
+        """
+        weight = 1.0 if self._sums or state.iteration else _IDLE
+        return Contribution(NetworkState(state.parameters, {}, None, 0), weight, Summary(), 0)
 
     def _hand_in(self, mine: NetworkState) -> None:
         """Send this member's state when it is asked for, and wait until all have."""
@@ -147,9 +167,20 @@ class Settler:
                 self._peers.send_whole(Kind.STATE, pack_state(mine), to=0)
 
 
-def _contribution(state: NetworkState) -> Contribution:
-    """Return a member's part in the mean; its state counts rows where others count minibatches."""
-    return Contribution(state, 1.0 if state.iteration else 2.0**-100, Summary(), state.iteration)
+def _updater_of(state: NetworkState) -> Contribution:
+    """Return a member's part in the mean of optimizers; its state counts rows where others count minibatches."""
+    alone = replace(state, parameters=state.parameters[:0])
+    return Contribution(alone, 1.0 if state.iteration else _IDLE, Summary(), state.iteration)
+
+
+def _read_thresholds(note: bytes, count: int) -> list[ThresholdState]:
+    try:
+        states = [ThresholdState(*values) for values in json.loads(note)]
+    except (TypeError, ValueError) as error:
+        raise WireError(f"a peer's thresholds cannot be read: {type(error).__name__}: {error}") from error
+    if len(states) != count:
+        raise WireError(f"a peer has {len(states)} thresholds, wanted {count}")
+    return states
 
 
 def _read(note: bytes) -> tuple[int, bool]:

@@ -21,13 +21,14 @@ from strombus.stats import Recorder
 from strombus.transport import Keys, Transport, TransportOptions
 from strombus.types import DataSet, Event, MultiDataSet, NetworkState, Partition
 from strombus.worker.bench import Feed
+from strombus.worker.carrying import Carried
 from strombus.worker.evaluating import evaluate_batches
 from strombus.worker.hooks import TrainingHook
 from strombus.worker.meeting import connected
 from strombus.worker.mixing import Mixer, Pace
 from strombus.worker.peers import Peers
 from strombus.worker.scoring import ScoringWork, score_batches
-from strombus.worker.settling import Carried, Settler
+from strombus.worker.settling import Settler
 from strombus.worker.step import seed_torch
 
 __all__ = ["MemberResult", "SharingOptions", "SharingWork", "share_training"]
@@ -83,7 +84,7 @@ class SharingWork:
     waits : bool
         Whether the driver sees each epoch's network and says whether to go on.
     carried : Carried or None
-        Residual and thresholds that an earlier fit ended with.
+        What an earlier fit has left.
     """
 
     network: Network
@@ -164,7 +165,9 @@ class _Training:
             self.replica = work.network.replica()
             parameters = list(self.replica.flat.parameters)
             self.compressor = Compressor(options.compression, parameters, self.replica.flat.vector)
-        self.settler = Settler(self.peers, self.replica, self.compressor, exact=options.max_staleness == 0)
+        self.settler = Settler(
+            self.peers, self.replica, self.compressor, options.combine, exact=options.max_staleness == 0
+        )
         if work.carried is not None:
             self.settler.take_up(work.carried)
         self.pace = Pace(options.patience, options.step_patience)
