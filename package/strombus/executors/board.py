@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from strombus.errors import GangError, GangTimeout, PeerLost
 from strombus.executors.base import Control
 from strombus.executors.calls import Failure
-from strombus.executors.members import BEAT, GRACE, LEASE, Message, Ticket, plain
+from strombus.executors.members import BEAT, GRACE, LEASE, Message, Superseded, Ticket, plain
 from strombus.types import Event
 
 __all__ = ["Board", "BoardChannel", "BoardPump", "new_run_id"]
@@ -42,7 +42,8 @@ class Board:
     Parameters
     ----------
     timeout : float
-        Seconds to wait for all members to come, and in each exchange for members that tell nothing meanwhile.
+        Seconds to wait for all members to come, in each exchange for members that tell nothing meanwhile, and at the
+        end for the results.
     """
 
     def __init__(self, size: int, run_id: str, attempt: int, timeout: float) -> None:
@@ -247,6 +248,20 @@ class Board:
                 if rank not in self._finished and rank not in self._failures and now - seen > LEASE:
                     self._lose(rank, f"no sign of life from {self.places[rank]} for {LEASE:g} s")
 
+    def overdue(self, rank: int) -> GangError:
+        """Return the error for a member that has finished, and whose result does not come."""
+        self.lose(rank, f"it has finished, but its result did not come within {self.timeout:g} s (option `timeout`)")
+        return self.error()
+
+    def accept(self, rank: int, result: Any) -> Any:
+        """Return what a member returned; raise GangError where that is no result."""
+        if isinstance(result, Failure):
+            raise self.error({rank: result})
+        if isinstance(result, Superseded):
+            self.lose(rank, "its engine started it again")
+            raise self.error()
+        return result
+
     def error(self, failures: Mapping[int, Failure] | None = None) -> GangError:
         """Return the error to raise: a lost member before a failed one, one that failed by itself before the rest.
 
@@ -258,8 +273,6 @@ class Board:
             return GangError(f"member {rank} on {where} was lost: {reason}", rank)
         # Who misses a peer tells of it, but the peer's own failure, told a moment later, is the cause.
         known = self._failures or failures or {}
-        if not known:
-            return GangError("a member returned no result, and said nothing of why")
         ordered = sorted(known.values(), key=lambda one: (one.stopped, one.name == PeerLost.__name__))
         failure = ordered[0]
         richer = (failures or {}).get(failure.part or 0, failure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,13 +17,15 @@ from strombus.executors.board import Board, BoardPump, new_run_id
 from strombus.executors.calls import Failure, dump
 from strombus.executors.dask_channels import QueueBoardChannel
 from strombus.executors.dask_tasks import run_gang_member
-from strombus.executors.members import GRACE, LEASE, Superseded
+from strombus.executors.members import LEASE
 from strombus.types import Event
 
 __all__ = ["alive_workers", "run_gang"]
 
 WATCH = 1.0
 """Seconds between two looks at the scheduler's list of workers."""
+LAST_WORDS = 1.0
+"""Seconds that members who have stopped get to hand in how they failed."""
 
 
 def alive_workers(client: Client, among: Sequence[str] | None = None) -> dict[str, int]:
@@ -77,7 +79,7 @@ def run_gang(
             watch = _Watch(client, board, chosen, futures)
             try:
                 board.supervise(watch, on_event, control)
-                return [watch.result(rank) for rank in range(len(futures))]
+                return watch.results()
             except GangError:
                 error = board.error(watch.failures())
                 raise error from error.__cause__
@@ -143,27 +145,33 @@ class _Watch:
             elif future.status in ("error", "cancelled", "lost"):
                 self._board.lose(rank, f"its task ended as {future.status}")
 
-    def result(self, rank: int) -> Any:
-        """Return what a member that has finished returned."""
-        deadline = time.monotonic() + LEASE + GRACE
-        while not self._futures[rank].done():
+    def results(self) -> list[Any]:
+        """Return what members who have all finished returned."""
+        deadline = time.monotonic() + self._board.timeout
+        return [self._board.accept(rank, self._result(rank, deadline)) for rank in range(len(self._futures))]
+
+    def _result(self, rank: int, deadline: float) -> Any:
+        future = self._futures[rank]
+        while not future.done() and time.monotonic() < deadline:
             self()
-            if self._board.lost or time.monotonic() > deadline:
-                raise GangError(f"member {rank} was lost: its result did not come", rank)
+            if self._board.lost:
+                raise self._board.error()
             time.sleep(0.01)
-        result = self._client.gather(self._futures[rank])
-        if isinstance(result, Superseded | Failure):
-            raise GangError(f"member {rank} returned no result: {result}", rank)
-        return result
+        try:
+            return future.result(timeout=max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise self._board.overdue(rank) from None
+        except Exception as error:
+            if future.status == "finished":  # it came, and cannot be loaded here
+                raise
+            self._board.lose(rank, f"its task ended as {future.status}")
+            raise self._board.error() from error
 
     def failures(self) -> dict[int, Failure]:
         """Return what failing members returned: it carries their exceptions."""
-        deadline = time.monotonic() + 1.0
-        while not all(future.done() for future in self._futures) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        found = {
-            rank: self._client.gather(future)
-            for rank, future in enumerate(self._futures)
-            if future.status == "finished"
-        }
+        deadline = time.monotonic() + LAST_WORDS
+        found = {}
+        for rank, future in enumerate(self._futures):
+            with suppress(Exception):  # of what has none to hand in
+                found[rank] = future.result(timeout=max(0.0, deadline - time.monotonic()))
         return {rank: failure for rank, failure in found.items() if isinstance(failure, Failure)}

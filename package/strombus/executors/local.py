@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from strombus.errors import ConfigurationError, ExecutorError, GangError, GangTimeout, GangUnavailable, TaskError
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
-from strombus.executors.board import new_run_id
+from strombus.executors.board import Board, new_run_id
 from strombus.executors.calls import Failure, dump, run_task, torch_guard
 from strombus.executors.local_processes import (
     LocalMember,
@@ -30,7 +30,6 @@ from strombus.executors.local_processes import (
     open_part,
     open_result,
 )
-from strombus.executors.members import Superseded
 from strombus.executors.rendezvous import RendezvousServer
 from strombus.executors.values import FileValue, Packed, as_values, write_file
 from strombus.types import Capacity, Event
@@ -280,7 +279,7 @@ class LocalExecutor(Executor):
                     ticket = server.ticket(rank)
                     futures.append(slot.submit(call_member, ticket, self._threads, self._folder.path, call, own))
                 board.supervise(poll, on_event, control)
-                return [self._result(future, rank) for rank, future in enumerate(futures)]
+                return self._results(board, futures)
             except GangError:
                 error = board.error(self._failures(futures))
                 raise error from error.__cause__
@@ -288,14 +287,18 @@ class LocalExecutor(Executor):
                 self._end(futures)
 
     @staticmethod
-    def _result(future: Future[Any], rank: int) -> Any:
-        try:
-            result = open_result(future.result())
-        except BrokenProcessPool as error:
-            raise GangError(f"member {rank} was lost: its process ended before its result came", rank) from error
-        if isinstance(result, Superseded | Failure):
-            raise GangError(f"member {rank} returned no result: {result}", rank)
-        return result
+    def _results(board: Board, futures: list[Future[Any]]) -> list[Any]:
+        """Return what members who have all finished returned."""
+        deadline, found = time.monotonic() + board.timeout, []
+        for rank, future in enumerate(futures):
+            if not wait([future], timeout=max(0.0, deadline - time.monotonic())).done:
+                raise board.overdue(rank)
+            try:
+                found.append(board.accept(rank, open_result(future.result())))
+            except BrokenProcessPool as error:
+                board.lose(rank, "its process ended before its result came")
+                raise board.error() from error
+        return found
 
     @staticmethod
     def _failures(futures: list[Future[Any]]) -> dict[int, Failure]:

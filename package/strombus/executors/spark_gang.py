@@ -206,14 +206,17 @@ class _BarrierJob:
 
     def results(self, board: Board) -> list[Packed]:
         """Wait for the results of members who have all finished."""
+        deadline = time.monotonic() + board.timeout
         while self._thread.is_alive():
             self._thread.join(POLL)
             if self.report_lost(board):
                 raise board.error()
+            if time.monotonic() > deadline:
+                raise board.overdue(min(self._tasks().get("RUNNING", {0: ""})))
         if self._error is not None:
             raise self._error
         assert self._results is not None
-        return self._results
+        return [board.accept(rank, result) for rank, result in enumerate(self._results)]
 
     def with_cause(self, board: Board, error: GangError) -> GangError:
         """Return `error` with the exception that caused it, where that comes in with the results."""

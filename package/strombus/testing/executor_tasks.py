@@ -14,6 +14,7 @@ from strombus.types import Event
 
 __all__ = [
     "BrokenOnArrival",
+    "SlowToLeave",
     "add",
     "add_shared",
     "describe_member",
@@ -28,6 +29,7 @@ __all__ = [
     "mebibytes",
     "negate",
     "report_steps",
+    "return_slowly",
     "scale_arrays",
     "seed_and_draw",
     "shared_and_part",
@@ -42,6 +44,23 @@ class BrokenOnArrival:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (fail_to_load, ())
+
+
+class SlowToLeave:
+    """A value that takes seconds to be pickled."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        time.sleep(self.seconds)
+        return (SlowToLeave, (self.seconds,))
+
+
+def return_slowly(member: Member, seconds: float, payload: float) -> SlowToLeave:
+    """Return what takes seconds to leave the worker, from rank 1, where the gang has met."""
+    member.exchange(b"")
+    return SlowToLeave(seconds if member.rank == 1 else 0.0)
 
 
 def fail_to_load() -> None:

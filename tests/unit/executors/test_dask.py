@@ -107,6 +107,16 @@ def test_a_killed_member_is_named_soon(doomed: DaskExecutor) -> None:
     assert doomed.gang(tasks.exchange_twice, [b"a", b"b"], timeout=60) == [([b"a", b"b"], [b"aa", b"bb"])] * 2
 
 
+def test_a_result_that_does_not_come_is_waited_for_no_longer_than_said(doomed: DaskExecutor) -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        GangError, match=r"member 1 .*finished.*result did not come within 2 s \(option `timeout`\)"
+    ) as caught:
+        doomed.gang(tasks.return_slowly, [0, 0], doomed.share(8.0), timeout=2)
+    assert caught.value.part == 1
+    assert time.monotonic() - started < 7
+
+
 def test_a_task_that_kills_every_worker_is_named(doomed: DaskExecutor) -> None:
     with pytest.raises(TaskError, match="part 1 failed") as caught:
         list(doomed.map(faults.die_under, range(2), doomed.share(1)))

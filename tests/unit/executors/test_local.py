@@ -103,6 +103,17 @@ def test_a_killed_member_is_named_and_frees_the_others(two: LocalExecutor) -> No
     assert two.gang(tasks.exchange_twice, [b"a", b"b"], timeout=60) == [([b"a", b"b"], [b"aa", b"bb"])] * 2
 
 
+def test_a_result_that_does_not_come_is_waited_for_no_longer_than_said(two: LocalExecutor) -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        GangError, match=r"member 1 .*finished.*result did not come within 2 s \(option `timeout`\)"
+    ) as caught:
+        two.gang(tasks.return_slowly, [0, 0], two.share(8.0), timeout=2)
+    assert caught.value.part == 1
+    assert time.monotonic() - started < 7
+    assert two.gang(tasks.exchange_twice, [b"a", b"b"], timeout=60) == [([b"a", b"b"], [b"aa", b"bb"])] * 2
+
+
 def test_gangs_of_one_executor_queue(two: LocalExecutor) -> None:
     results: list[Any] = []
     threads = [

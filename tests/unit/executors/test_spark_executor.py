@@ -20,9 +20,11 @@ pytest.importorskip("pyspark", reason="pyspark is not installed")
 from helpers.spark import spark_context, spark_session
 
 from strombus.errors import ConfigurationError, ExecutorError, GangError
+from strombus.executors import spark_gang
 from strombus.executors.base import merge_plan
 from strombus.executors.spark import SparkExecutor
 from strombus.executors.spark_jobs import explain
+from strombus.testing import executor_tasks as tasks
 from strombus.types import Event, NativePartition
 
 pytestmark = pytest.mark.spark
@@ -230,6 +232,25 @@ class TestLoss:
         assert caught.value.part == 1
         assert stopped == [0] or has_ended(seen[0].values["worker"]), "told to stop, or ended by Spark itself"
         assert spark_context().statusTracker().getActiveJobsIds() == []
+
+    def test_a_result_that_does_not_come_is_waited_for_no_longer_than_said(
+        self, executor: SparkExecutor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_job, supervise = spark_gang.run_job, spark_gang.Board.supervise
+
+        def run_and_keep(*arguments: Any) -> Any:
+            found = run_job(*arguments)
+            time.sleep(3)
+            return found
+
+        def supervise_and_hurry(board: spark_gang.Board, *arguments: Any) -> None:
+            supervise(board, *arguments)
+            board.timeout = 0.5
+
+        monkeypatch.setattr(spark_gang, "run_job", run_and_keep)
+        monkeypatch.setattr(spark_gang.Board, "supervise", supervise_and_hurry)
+        with pytest.raises(GangError, match=r"member 0 .*did not come within 0.5 s \(option `timeout`\)"):
+            executor.gang(tasks.exchange_twice, [b"a", b"b"], timeout=60)
 
     def test_an_executor_killed_in_a_map_loses_nothing(self, executor: SparkExecutor, tmp_path: Path) -> None:
         def kill_once(folder: Path, part: int) -> int:
