@@ -97,11 +97,13 @@ class Switch:
         self.figures.bytes_sent += len(frame)
         return True
 
-    def _tell(self, link: Link, kind: int, step: int = 0) -> None:
-        """Send a control frame: it has no number of its own, and says how far this side is both ways."""
+    def _tell(self, link: Link, kind: int, step: int = 0) -> bool:
+        """Send a control frame, if there is a connection: without a number, it says how far this side is both ways."""
         frame = Frame(kind, self._rank, step, b"")
-        if self._hand_over(link, pack(self._lane, frame, link.cursor, link.done)):
+        told = self._hand_over(link, pack(self._lane, frame, link.cursor, link.done))
+        if told:
             link.note_told()
+        return told
 
     def _take(self, rank: int | None, data: bytes | memoryview) -> None:
         self.figures.bytes_received += len(data)
@@ -189,7 +191,7 @@ class Switch:
             self._tell(link, _HELLO, link.taken)
         elif change is Change.LOST:  # which of those that dialled it was, a frame to each tells
             for one in self.links.values():
-                if not one.dialled and one.up and not one.gone:
+                if not one.dialled and one.met and not one.gone:
                     one.suspect_until = time.monotonic() + self._options.dead_after
                     self._tell(one, _ACK)
 
@@ -203,7 +205,9 @@ class Switch:
         if link.gone:
             return
         if link.lost_since is not None:
-            if now - link.lost_since > self._options.dead_after:
+            if not link.dialled and self._tell(link, _ACK):
+                link.lost_since = None  # it has dialled again; its hello waits for the step that it computes
+            elif now - link.lost_since > self._options.dead_after:
                 self.lose(
                     f"member {link.rank} was lost: its connection to member {self._rank} closed, and was not made "
                     f"again within {self._options.dead_after:g} s (option `dead_after`)",
@@ -212,6 +216,8 @@ class Switch:
         elif not link.up:
             if link.dialled and link.asking.due(now):
                 self._tell(link, _HELLO, link.taken)
+            elif now < link.suspect_until:
+                self._tell(link, _ACK)
         elif link.gap:
             self._look_for_missing(link, now)
         elif link.window and link.prodding.due(now):

@@ -20,11 +20,7 @@ OPTIONS = TransportOptions(host="127.0.0.1", connect_timeout=20, dead_after=10.0
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_connection_that_is_cut_again_and_again_loses_nothing(seed):
     steps, payload = 1000, bytes(30_000)
-    keys = make_keys()
-    ends = [make_transport("zeromq", Seat(rank, 2, "run", 0, keys), OPTIONS) for rank in range(2)]
-    addresses = [end.address() for end in ends]
-    proxy = CuttingProxy(*json.loads(addresses[0]))
-    addresses[0] = json.dumps(["127.0.0.1", proxy.port]).encode()
+    ends, addresses, proxy = behind_a_proxy()
 
     def talk(end):
         mine = []
@@ -49,13 +45,18 @@ def test_a_connection_that_is_cut_again_and_again_loses_nothing(seed):
         proxy.close()
 
 
-def test_a_connection_that_is_not_made_again_is_a_loss():
-    keys = make_keys()
-    options = OPTIONS.model_copy(update={"dead_after": 0.5})
-    ends = [make_transport("zeromq", Seat(rank, 2, "run", 0, keys), options) for rank in range(2)]
+def behind_a_proxy(size=2, **changes):
+    """Return the ends of a gang, their addresses, and the proxy through which others dial rank 0."""
+    keys, options = make_keys(), OPTIONS.model_copy(update=changes)
+    ends = [make_transport("zeromq", Seat(rank, size, "run", 0, keys), options) for rank in range(size)]
     addresses = [end.address() for end in ends]
     proxy = CuttingProxy(*json.loads(addresses[0]))
     addresses[0] = json.dumps(["127.0.0.1", proxy.port]).encode()
+    return ends, addresses, proxy
+
+
+def test_a_connection_that_is_not_made_again_is_a_loss():
+    ends, addresses, proxy = behind_a_proxy(dead_after=0.5)
     in_threads(ends, lambda end: end.connect(addresses))
     proxy.close()
 
@@ -66,6 +67,27 @@ def test_a_connection_that_is_not_made_again_is_a_loss():
         return caught.value.rank
 
     assert in_threads(ends, lose) == [1, 0]
+
+
+def test_a_connection_made_again_while_a_member_computes_is_no_loss():
+    """Who dialled says hello only after its step; that the connection stands again shows before."""
+    ends, addresses, proxy = behind_a_proxy(dead_after=0.5)
+    in_threads(ends, lambda end: end.connect(addresses))
+    try:
+        for step in range(2):
+            assert proxy.cut()
+            assert take(ends[0], 1, 1.5) == []  # three times `dead_after`, in which member 1 calls nothing
+            in_threads(ends, lambda end, step=step: end.send(1, step, b"after the cut"))
+            heard = in_threads(ends, lambda end: take(end, 1, 10.0) + take(end, 1, 0.5))  # the other may need it still
+            assert [[message.step for message in messages] for messages in heard] == [[step], [step]]
+        assert proxy.cut()
+        assert take(ends[0], 1, 1.0) == []
+        proxy.close()  # for good, before it has said hello
+        with pytest.raises(PeerLost, match="member 1 was lost"):
+            take(ends[0], 1, 10.0)
+    finally:
+        in_threads(ends, lambda end: end.close(flush=0.0))
+        proxy.close()
 
 
 def test_a_frame_that_never_comes_again_is_named():
