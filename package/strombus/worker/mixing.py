@@ -33,11 +33,11 @@ class Appliance(Protocol):
 
 
 class Pace:
-    """How long another member may take for a step, by how long steps have taken here.
+    """How long another member may take for a step, by how long steps have taken here and there.
 
     An epoch's first steps open data, and a network's first ones compile: they are not measured, and whoever is in
-    them has the time of any other wait. Afterwards a member may take 20 times the longest step so far, waits
-    included, and at least as long as one that gives no sign of life.
+    them, or in the first that is, has the time of any other wait. Afterwards a member may take 20 times the longest
+    step of any member so far, waits included, and at least as long as one that gives no sign of life.
 
     Parameters
     ----------
@@ -52,10 +52,12 @@ class Pace:
         self._measured = 0.0
         self._steps = 0
         self._last = 0.0
+        self._heard: dict[int, float] = {}
 
     def start(self) -> None:
         """Begin an epoch."""
         self._steps = 0
+        self._heard = {}
 
     def note(self) -> None:
         """Take note of the end of a step."""
@@ -64,11 +66,19 @@ class Pace:
             self._measured = max(self._measured, now - self._last)
         self._steps, self._last = self._steps + 1, now
 
+    def hear(self, rank: int, seen: int) -> None:
+        """Take note of another member's step, the last of `seen` in the epoch: nobody may have waited for it here."""
+        now = time.monotonic()
+        if seen > _FIRST_STEPS:
+            self._measured = max(self._measured, now - self._heard[rank])
+        self._heard[rank] = now
+
     def limit(self, seen: int) -> tuple[float, str]:
         """Return the seconds to wait for one that has taken `seen` steps of the epoch, and their option."""
-        if seen < _FIRST_STEPS or not (self._chosen or self._measured):
+        measured = self._measured if seen > _FIRST_STEPS else 0.0
+        if seen < _FIRST_STEPS or not (self._chosen or measured):
             return self._longest, "timeout"
-        wanted = self._chosen or max(LEASE, _SLACK * self._measured)
+        wanted = self._chosen or max(LEASE, _SLACK * measured)
         return (wanted, "step_timeout") if wanted < self._longest else (self._longest, "timeout")
 
 
@@ -208,6 +218,7 @@ class Mixer:
         if update.step != self._seen[rank] or len(update.payload) < _HEAD.size:
             raise WireError(f"member {rank} sent step {update.step}, wanted {self._seen[rank]}")
         self._seen[rank] += 1
+        self._pace.hear(rank, self._seen[rank])
 
     def _apply(self, rank: int, update: Message | None, scale: float) -> None:
         if update is None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
 
 from strombus.executors.members import LEASE
+from strombus.testing.transport_suite import gang, in_threads
+from strombus.transport import TransportOptions
+from strombus.transport.memory import MemoryTransport
 from strombus.worker import mixing
-from strombus.worker.mixing import Pace
+from strombus.worker.mixing import Mixer, Pace
+from strombus.worker.peers import Peers
 
 
 @pytest.fixture
@@ -35,10 +42,39 @@ def test_an_epochs_first_steps_are_not_measured(clock):
 def test_the_longest_step_counts_up_to_the_timeout(clock):
     pace = Pace(120.0, None)
     run(pace, clock, [1.0, 1.0, 3.0, 1.0])
-    assert pace.limit(2) == (60.0, "step_timeout")
+    assert pace.limit(3) == (60.0, "step_timeout")
+    assert pace.limit(2) == (120.0, "timeout")  # nothing of its own was measured yet
     run(pace, clock, [1.0, 1.0, 30.0])
-    assert pace.limit(2) == (120.0, "timeout")
+    assert pace.limit(3) == (120.0, "timeout")
 
 
 def test_an_option_stands_above_what_is_measured(clock):
     assert Pace(120.0, 7.0).limit(2) == (7.0, "step_timeout")
+
+
+class Nothing:
+    def apply_own_(self, scale):
+        pass
+
+    def apply_(self, payload, scale):
+        pass
+
+
+@pytest.mark.parametrize("staleness", [None, 3, 0])
+def test_a_member_of_slow_steps_is_waited_for_by_one_of_fast_steps(monkeypatch, staleness):
+    """Where a fast member never waits, only the slow one's updates tell how long steps take."""
+    monkeypatch.setattr(mixing, "LEASE", 0.1)
+
+    def train(end):
+        member = SimpleNamespace(rank=end.seat.rank, size=2, stopping=lambda: False)
+        peers = Peers(member, 20.0)
+        peers.transport = end
+        mixer = Mixer(peers, Nothing(), "sum", staleness, Pace(20.0, None))
+        mixer.start([[1] * 6] * 2)
+        for _ in range(6):
+            time.sleep(0.25 * end.seat.rank)
+            mixer.add(b"", 1.0)
+        return mixer.finish(b"end")
+
+    with gang(MemoryTransport, 2, TransportOptions()) as ends:
+        assert in_threads(ends, train) == [{1: b"end"}, {0: b"end"}]
