@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from strombus.errors import ConfigurationError, StrombusWarning
+from strombus.transport import transports
 
 __all__ = ["algorithm_type", "from_dl4j"]
 
@@ -33,12 +34,16 @@ _INERT = {"workerPeriodicGCFrequency": 5000, "workerTogglePeriodicGC": True}
 _PORT = 49876
 """Where DL4J listens when no port was set."""
 
-# Of DL4J's VoidConfiguration, what has no counterpart among the transport's options; with DL4J's defaults.
+_ANSWER = 30_000
+"""Milliseconds that DL4J waits for an answer when nothing else was set."""
+
+# What DL4J's master sets by itself, whatever was given.
+_FORCED = frozenset({"executionMode"})
+
+# Of DL4J's VoidConfiguration, what has no meaning here; with DL4J's defaults.
 _VOID_INERT = {
     "backupAddresses": [],
     "chunksBufferSize": 1 << 30,
-    "controllerAddress": None,
-    "executionMode": "MANAGED",
     "faultToleranceStrategy": "NONE",
     "forcedRole": None,
     "maxChunkSize": 65536,
@@ -48,15 +53,31 @@ _VOID_INERT = {
     "multicastPort": 59876,
     "numberOfShards": 1,
     "responseTimeframe": 500,
-    "responseTimeout": 30000,
     "retransmitTimeout": 1000,
     "shardAddresses": [],
     "streamId": -1,
-    "transportType": "ROUTED_UDP",
     "ttl": 4,
-    "unicastControllerPort": _PORT,
     "useHS": False,
     "useNS": False,
+}
+_VOID_ACTING = frozenset(
+    {
+        "controllerAddress",
+        "meshBuildMode",
+        "networkMask",
+        "portSupplier",
+        "responseTimeout",
+        "transportType",
+        "unicastControllerPort",
+    }
+)
+
+# What a user of DL4J will look for instead.
+_INSTEAD = {
+    "chunksBufferSize": "messages travel whole, and transport_options.window bounds the bytes that wait for a reader",
+    "maxChunkSize": "messages travel whole, and transport_options.largest_message bounds them",
+    "responseTimeframe": "transport_options.connect_timeout and send_timeout bound the waits",
+    "retransmitTimeout": "what is missing is asked for at once, for transport_options.send_timeout at most",
 }
 
 
@@ -68,13 +89,14 @@ def from_dl4j(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ConfigurationError
-        For a property of the network's configuration that DL4J does not have; lists those that it has.
+        For a property of the network's configuration that DL4J does not have; lists those that it has. For a transport
+        that runs in neither.
     """
     if "voidConfiguration" not in options:
         return dict(options)
     dropped = _STATE | _INERT.keys() | {name for name in _OBJECTS if options.get(name) is None}
     kept = {name: value for name, value in options.items() if name not in dropped}
-    kept["transportOptions"] = _transport(kept.pop("voidConfiguration") or {})
+    kept["transportOptions"] = _transport(kept.pop("voidConfiguration") or {}, "transport" in kept)
     if not kept.get("batchSizePerWorker"):  # 0 is DL4J's "not set"
         kept.pop("batchSizePerWorker", None)
     if kept.get("thresholdAlgorithm", ...) is None:
@@ -87,20 +109,30 @@ def from_dl4j(options: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _transport(void: Mapping[str, Any]) -> dict[str, Any]:
-    known = {*_VOID_INERT, "meshBuildMode", "networkMask", "portSupplier"}
+def _transport(void: Mapping[str, Any], named: bool) -> dict[str, Any]:
+    """Return the transport's options; `named` says whether the file names a transport of ours."""
+    known = {*_VOID_INERT, *_VOID_ACTING, *_FORCED}
     if unknown := sorted(void.keys() - known):
         raise ConfigurationError(
             f"voidConfiguration has no property {', '.join(map(repr, unknown))}; known: {', '.join(sorted(known))}"
         )
+    if void.get("transportType", "ROUTED_UDP") not in ("ROUTED_UDP", None) and not named:
+        raise ConfigurationError(
+            f"voidConfiguration: transportType {void['transportType']} names nothing that runs here, nor in DL4J, "
+            f"which takes ROUTED_UDP alone; leave it out, or add the property transport (known: {', '.join(transports)})"
+        )
     _warn(_changed(void, _VOID_INERT))
-    port = (void.get("portSupplier") or {}).get("port", _PORT)
+    options: dict[str, Any] = {name: void[name] for name in ("controllerAddress", "networkMask") if void.get(name)}
     # DL4J's own port is that of a controller; here every member has one, and any free one will do.
-    options: dict[str, Any] = {} if port in (0, _PORT) else {"ports": (port, port)}
-    if void.get("networkMask"):
-        options["networkMask"] = void["networkMask"]
-    if void.get("meshBuildMode") == "MESH":  # its tree; the other one, through the controller, is only the default
+    given = ((void.get("portSupplier") or {}).get("port"), void.get("unicastControllerPort"))
+    if port := next((one for one in given if one not in (None, 0, _PORT)), None):
+        options["ports"] = (port, port)
+    if void.get("responseTimeout", _ANSWER) not in (_ANSWER, None):
+        options["connectTimeout"] = options["sendTimeout"] = void["responseTimeout"] / 1000
+    if void.get("meshBuildMode") == "MESH":
         options["topology"] = "tree"
+    elif "controllerAddress" in options:  # everything goes through it
+        options["topology"] = "star"
     return options
 
 
@@ -110,7 +142,8 @@ def _changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[st
 
 def _warn(names: list[str]) -> None:
     if names:
-        warnings.warn(f"DL4J's {', '.join(names)} have no effect here", StrombusWarning, stacklevel=5)
+        advice = "".join(f"; {name}: {_INSTEAD[name]}" for name in names if name in _INSTEAD)
+        warnings.warn(f"DL4J's {', '.join(names)} have no effect here{advice}", StrombusWarning, stacklevel=5)
 
 
 def _storage_level(fields: Mapping[str, Any]) -> str:

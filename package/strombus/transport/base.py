@@ -87,6 +87,9 @@ class TransportOptions(BaseModel):
     network_mask : str, optional
         Instead, a network such as "10.0.0.0/8" in which each member has an address (DL4J: ``networkMask``). Without
         either it is the environment's STROMBUS_HOST, else the address of the interface that leads outwards.
+    controller_address : str, optional
+        An address that all members reach, such as the driver's (DL4J: ``controllerAddress``). Without `host` and
+        `network_mask` each listens on the interface that leads there; on that very host, at the address itself.
     ports : (int, int), optional
         First and last port to listen on; by default whatever is free.
     connect_timeout, send_timeout : float
@@ -108,6 +111,7 @@ class TransportOptions(BaseModel):
 
     host: str | None = None
     network_mask: str | None = None
+    controller_address: str | None = None
     ports: tuple[int, int] | None = None
     connect_timeout: float = Field(default=30.0, gt=0)
     send_timeout: float = Field(default=30.0, gt=0)

@@ -63,7 +63,7 @@ class ZeroMQWire(Wire):
     def listen(self, *, dialled: bool) -> bytes:
         """Listen, if anybody will dial, and return host and port."""
         options = self.options
-        host = own_address(options.host, options.network_mask, self.seat.towards)
+        host = own_address(options.host, options.network_mask, options.controller_address or self.seat.towards)
         port = 0
         if dialled:
             self._guard = ThreadAuthenticator(self._context)

@@ -129,7 +129,8 @@ def test_what_another_distribution_registers_is_read_by_its_name(tmp_path, monke
 @pytest.mark.parametrize("kind", ["json", "yaml"])
 def test_dl4js_file_gives_the_options_that_dl4j_meant(kind):
     text = (GOLDEN / f"shared_default.{kind}").read_text()
-    with pytest.warns(StrombusWarning, match="DL4J's controllerAddress have no effect"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         master = getattr(Master, f"from_{kind}")(text)
     assert master == Master(
         threshold_algorithm=sb.AdaptiveThresholdAlgorithm(initial_threshold=1e-4),
@@ -137,8 +138,21 @@ def test_dl4js_file_gives_the_options_that_dl4j_meant(kind):
         repartitioner=sb.DefaultRepartitioner(max_partitions=5000),
         rdd_data_set_num_examples=32,
         storage_level="MEMORY_ONLY_SER",
-        transport_options=sb.TransportOptions(network_mask="10.0.0.0/16"),
+        transport_options=sb.TransportOptions(
+            network_mask="10.0.0.0/16", controller_address="10.0.2.4", topology="star"
+        ),
     )
+
+
+def test_dl4js_network_configuration_acts():
+    void = json.loads((GOLDEN / "void_configuration.json").read_text())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        master = Master.from_dict({"voidConfiguration": void})
+    assert master.transport_options == sb.TransportOptions(
+        network_mask="10.0.0.0/16", controller_address="10.0.2.4", topology="star"
+    )
+    assert Master.from_json(master.to_json()) == master
 
 
 def written(**changes):
@@ -179,11 +193,17 @@ def written(**changes):
             "DISK_ONLY",
         ),
         ({"storageLevel": None}, "storage_level", None),
-        (
-            {"voidConfiguration": {"portSupplier": {"port": 5000}}},
-            "transport_options",
-            sb.TransportOptions(ports=(5000, 5000)),
-        ),
+        *[
+            ({"voidConfiguration": changes}, "transport_options", sb.TransportOptions(**options))
+            for changes, options in [
+                ({"portSupplier": {"port": 5000}}, {"ports": (5000, 5000)}),
+                ({"unicastControllerPort": 5000}, {"ports": (5000, 5000)}),
+                ({"portSupplier": {"port": 5000}, "unicastControllerPort": 6000}, {"ports": (5000, 5000)}),
+                ({"responseTimeout": 45_000}, {"connect_timeout": 45.0, "send_timeout": 45.0}),
+                ({"meshBuildMode": "MESH", "controllerAddress": "h"}, {"topology": "tree", "controller_address": "h"}),
+                ({"transportType": "ROUTED_UDP", "executionMode": "SHARDED"}, {}),
+            ]
+        ],
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
@@ -194,6 +214,11 @@ def test_each_property_of_dl4j_is_read(changes, option, value):
     assert getattr(master, option) == value
 
 
+def test_a_transport_of_ones_own_stands_above_dl4js():
+    master = Master.from_dict(written(transport="memory", voidConfiguration={"transportType": "CUSTOM"}))
+    assert master.transport == "memory"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -202,6 +227,7 @@ def test_each_property_of_dl4j_is_read(changes, option, value):
             {"voidConfiguration": {"port": 1}},
             r"voidConfiguration has no property 'port'; known: backupAddresses.*useNS",
         ),
+        ({"voidConfiguration": {"transportType": "CUSTOM"}}, r"transportType CUSTOM.*known: memory, zeromq"),
         ({"trainingHooks": [{}]}, "no option 'trainingHooks'"),
         ({"repartitioner": {}}, "equal and its no-op repartitioner alike"),
         (
@@ -220,11 +246,12 @@ def test_what_dl4j_does_not_have_is_refused(changes, message):
 
 
 def test_what_means_nothing_here_is_warned_about_where_it_was_changed():
-    changes = {"workerTogglePeriodicGC": False, "voidConfiguration": {"useNS": True}}
+    changes = {"workerTogglePeriodicGC": False, "voidConfiguration": {"useNS": True, "maxChunkSize": 1500}}
     with pytest.warns(StrombusWarning) as found:
         Master.from_dict(written(**changes))
     assert [str(one.message) for one in found] == [
-        "DL4J's useNS have no effect here",
+        "DL4J's maxChunkSize, useNS have no effect here; maxChunkSize: messages travel whole, and "
+        "transport_options.largest_message bounds them",
         "DL4J's workerTogglePeriodicGC have no effect here",
     ]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from strombus.errors import ConfigurationError
-from strombus.transport import TransportOptions, addresses
+from strombus.transport import Seat, TransportOptions, addresses, make_keys, make_transport
 from strombus.transport.addresses import own_address
 
 
@@ -36,3 +38,14 @@ def test_without_a_route_it_is_the_first_that_is_not_the_loopback(monkeypatch, t
     monkeypatch.setattr(addresses, "_source_towards", lambda target: None)
     monkeypatch.setattr(addresses, "_addresses", lambda: there)
     assert own_address(None, None, "driver") == expected
+
+
+def test_the_controllers_address_says_which_interface(monkeypatch):
+    """It stands above what the engine knows of the worker."""
+    monkeypatch.delenv("STROMBUS_HOST", raising=False)
+    monkeypatch.setattr(addresses, "_source_towards", {"10.0.2.4": "10.0.2.9", "192.0.2.7": "192.0.2.9"}.get)
+    for controller, expected in [("10.0.2.4", "10.0.2.9"), (None, "192.0.2.9")]:
+        options = TransportOptions(controller_address=controller)
+        end = make_transport("zeromq", Seat(1, 2, "run", 0, make_keys(), "192.0.2.7"), options)
+        assert json.loads(end.address()) == [expected, 0]  # nobody dials the last rank
+        end.close(flush=0.0)
