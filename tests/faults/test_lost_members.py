@@ -202,9 +202,8 @@ def _members_running():
 # -- Spark
 
 
-@pytest.mark.spark
-@pytest.mark.parametrize(("rank", "phase"), [(1, "start"), (0, "UPDATE"), (1, "END"), (1, "result")])
-def test_a_killed_spark_worker_is_named(rank, phase):
+@pytest.fixture(scope="module")
+def spark():
     pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark' brings it")
     from helpers.spark import spark_context
 
@@ -212,6 +211,27 @@ def test_a_killed_spark_worker_is_named(rank, phase):
 
     executor = SparkExecutor(spark_context())
     fit(executor)
-    error = suffer(executor, Fault(rank, phase, "kill"))
+    return executor
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(("rank", "phase"), [(1, "start"), (0, "UPDATE"), (1, "END"), (1, "result")])
+def test_a_killed_spark_worker_is_named(spark, rank, phase):
+    error = suffer(spark, Fault(rank, phase, "kill"))
     assert error.part == rank
-    fit(executor)
+    fit(spark)
+
+
+@pytest.mark.spark
+def test_a_killed_spark_executor_is_named(spark):
+    """Its JVM dies, and its Python worker with it a moment later."""
+    error = suffer(spark, Fault(0, "UPDATE", "kill_engine"))
+    assert error.part == 0
+    fit(spark)
+
+
+@pytest.mark.spark
+def test_a_stopped_spark_worker_is_found_by_its_silence(spark):
+    error = suffer(spark, Fault(1, "UPDATE", "stop"), SILENT)
+    assert error.part == 1
+    fit(spark)

@@ -119,7 +119,7 @@ def _transport(void: Mapping[str, Any], named: bool) -> dict[str, Any]:
     if void.get("transportType", "ROUTED_UDP") not in ("ROUTED_UDP", None) and not named:
         raise ConfigurationError(
             f"voidConfiguration: transportType {void['transportType']} names nothing that runs here, nor in DL4J, "
-            f"which takes ROUTED_UDP alone; leave it out, or add the property transport (known: {', '.join(transports)})"
+            f"which takes ROUTED_UDP alone; leave it out, or name one of ours as transport ({', '.join(transports)})"
         )
     _warn(_changed(void, _VOID_INERT))
     options: dict[str, Any] = {name: void[name] for name in ("controllerAddress", "networkMask") if void.get(name)}

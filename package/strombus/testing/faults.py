@@ -77,6 +77,10 @@ def die_in_gang(member: Member, rank: int, limit: float) -> bool:
     return wait_for_stop(member, None, limit)
 
 
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 @dataclass(frozen=True)
 class Fault:
     """What happens to one member of a gang that shares training, and when.
@@ -87,15 +91,16 @@ class Fault:
     phase : str
         "start", "address" and "connect": before the members meet, after their exchange; the name of a
         `strombus.worker.peers.Kind`: when the member sends such a message; "result": when it has done all.
-    action : {"kill", "stop", "hang", "raise", "garbage"}
-        Its process gets SIGKILL or SIGSTOP, it works for ever, it raises, or what it sends is damaged.
+    action : {"kill", "kill_engine", "stop", "hang", "raise", "garbage"}
+        Its process gets SIGKILL or SIGSTOP, or the process of its engine that started it (Spark's JVM) gets SIGKILL; it
+        works for ever, it raises, or what it sends is damaged.
     step : int
         The first step whose update counts as reaching "UPDATE".
     """
 
     rank: int
     phase: str
-    action: Literal["kill", "stop", "hang", "raise", "garbage"]
+    action: Literal["kill", "kill_engine", "stop", "hang", "raise", "garbage"]
     step: int = 3
 
     def reach(self, phase: str, step: int | None = None, payload: Payload = b"") -> Payload:
@@ -104,6 +109,8 @@ class Fault:
             return payload
         if self.action == "kill":
             die()
+        if self.action == "kill_engine":
+            os.kill(_parent(os.getppid()), signal.SIGKILL)
         if self.action == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         if self.action == "hang":

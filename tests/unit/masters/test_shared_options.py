@@ -227,7 +227,10 @@ def test_a_transport_of_ones_own_stands_above_dl4js():
             {"voidConfiguration": {"port": 1}},
             r"voidConfiguration has no property 'port'; known: backupAddresses.*useNS",
         ),
-        ({"voidConfiguration": {"transportType": "CUSTOM"}}, r"transportType CUSTOM.*known: memory, zeromq"),
+        (
+            {"voidConfiguration": {"transportType": "CUSTOM"}},
+            r"transportType CUSTOM.* as transport \(memory, zeromq\)",
+        ),
         ({"trainingHooks": [{}]}, "no option 'trainingHooks'"),
         ({"repartitioner": {}}, "equal and its no-op repartitioner alike"),
         (

@@ -8,8 +8,8 @@ import pytest
 
 from strombus.errors import PeerLost, WireError
 from strombus.testing.links import CuttingProxy
-from strombus.testing.transport_suite import gang, in_threads, take
-from strombus.transport import Seat, TransportOptions, make_keys, make_transport
+from strombus.testing.transport_suite import gang, in_threads, loss_seen_by, take
+from strombus.transport import Seat, TransportOptions, make_keys, make_transport, topology
 from strombus.transport.frames import HEADER_SIZE, Frame
 from strombus.transport.links import Link
 from strombus.transport.memory import MemoryTransport
@@ -45,13 +45,13 @@ def test_a_connection_that_is_cut_again_and_again_loses_nothing(seed):
         proxy.close()
 
 
-def behind_a_proxy(size=2, **changes):
-    """Return the ends of a gang, their addresses, and the proxy through which others dial rank 0."""
+def behind_a_proxy(size=2, rank=0, **changes):
+    """Return the ends of a gang, their addresses, and the proxy through which others dial `rank`."""
     keys, options = make_keys(), OPTIONS.model_copy(update=changes)
-    ends = [make_transport("zeromq", Seat(rank, size, "run", 0, keys), options) for rank in range(size)]
+    ends = [make_transport("zeromq", Seat(one, size, "run", 0, keys), options) for one in range(size)]
     addresses = [end.address() for end in ends]
-    proxy = CuttingProxy(*json.loads(addresses[0]))
-    addresses[0] = json.dumps(["127.0.0.1", proxy.port]).encode()
+    proxy = CuttingProxy(*json.loads(addresses[rank]))
+    addresses[rank] = json.dumps(["127.0.0.1", proxy.port]).encode()
     return ends, addresses, proxy
 
 
@@ -88,6 +88,56 @@ def test_a_connection_made_again_while_a_member_computes_is_no_loss():
     finally:
         in_threads(ends, lambda end: end.close(flush=0.0))
         proxy.close()
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Trees in which 1 and 2 are below 0, 3 and 4 below 1."""
+    monkeypatch.setattr(topology, "ARITY", 2)
+    return {"size": 5, "rank": 1, "topology": "tree"}
+
+
+def test_connections_cut_below_a_relay_lose_nothing(narrow):
+    steps, payload = 120, bytes(10_000)
+    ends, addresses, proxy = behind_a_proxy(**narrow)
+
+    def talk(end):
+        mine = []
+        for step in range(steps):
+            end.send(1, step, payload)
+            mine += end.receive(0.003)
+        wanted = 4 * steps
+        return mine + take(end, wanted - len(mine)) + take(end, 1, 1.0)  # the others may need something again
+
+    try:
+        in_threads(ends, lambda end: end.connect(addresses))
+        with proxy.cutting(1, (0.02, 0.1)) as moments:
+            heard = in_threads(ends, talk)
+        assert len(moments) >= 2
+        for end, messages in zip(ends, heard, strict=True):
+            for origin in set(range(5)) - {end.seat.rank}:
+                assert [one.step for one in messages if one.origin == origin] == list(range(steps))
+    finally:
+        in_threads(ends, lambda end: end.close(flush=1.0))
+        proxy.close()
+
+
+def test_a_connection_below_a_relay_that_is_not_made_again_is_named_everywhere(narrow):
+    ends, addresses, proxy = behind_a_proxy(dead_after=0.5, **narrow)
+    in_threads(ends, lambda end: end.connect(addresses))
+    proxy.close()
+
+    def lose(end):
+        who, seconds = loss_seen_by(end)
+        end.close(flush=0.0)
+        return who, seconds
+
+    seen = in_threads(ends, lose)
+    assert max(seconds for _, seconds in seen) < 5
+    ranks = [who for who, _ in seen]
+    assert ranks[3:] == [1, 1]
+    assert ranks[1] in (3, 4)
+    assert ranks[0] == ranks[2] == ranks[1]  # whom the relay has lost
 
 
 def test_a_frame_that_never_comes_again_is_named():
