@@ -17,7 +17,7 @@ from strombus.executors.base import Executor, Member
 from strombus.testing.executor_tasks import wait_for_stop
 from strombus.transport import Message, Seat, Transport, TransportOptions, make_transport
 from strombus.transport.base import Payload
-from strombus.worker import sharing
+from strombus.worker import meeting
 from strombus.worker.peers import Kind
 
 __all__ = ["Fault", "block_import", "die_in_gang", "die_once", "die_under", "inject", "kill_process"]
@@ -141,7 +141,7 @@ def _suffer(fault: Fault, body: Callable[..., Any], member: Member, shared: Any,
         return _FaultyTransport(make_transport(name, seat, options), fault)
 
     fault.reach("start")
-    with mock.patch.object(sharing, "make_transport", make):
+    with mock.patch.object(meeting, "make_transport", make):
         result = body(member, shared, payload)
     fault.reach("result")
     return result
