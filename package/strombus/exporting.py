@@ -33,7 +33,7 @@ from strombus.data.writer import ExportSettings, Written, export_partition, mani
 from strombus.errors import ConfigurationError, DataError, ExecutorError, UnfinishedExportError
 from strombus.executors.base import Executor
 
-__all__ = ["export", "readable_source", "temporary_export", "validate"]
+__all__ = ["check_shared", "export", "readable_source", "temporary_export", "validate"]
 
 
 def export(
@@ -183,14 +183,14 @@ def temporary_export(
     base = store.normalise(directory if directory is not None else tempfile.gettempdir())
     uri = store.join(base, f"strombus-{secrets.token_hex(8)}")
     try:
-        _check_shared(uri, executor)
+        check_shared(uri, executor)
         export(data, store.join(uri, "data.zarr"), batch_size=batch_size, executor=executor, progress=progress)
         yield open_dataset(store.join(uri, "data.zarr"))
     finally:
         store.remove(uri)
 
 
-def _check_shared(uri: str, executor: Executor) -> None:
+def check_shared(uri: str, executor: Executor) -> None:
     """Write a secret and have every slot read it: a directory of the same name on another machine is not enough."""
     nonce = secrets.token_hex(16)
     store.write_text(store.join(uri, "nonce"), nonce)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from strombus.callbacks import Callback, ProgressBar
 from strombus.data import NativeCollection, open_source
@@ -19,23 +17,21 @@ from strombus.executors import resolve
 from strombus.executors.base import Executor, Shared
 from strombus.exporting import readable_source
 from strombus.fitting import Fit, FitResult
+from strombus.inference import Inference
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
 from strombus.partitioning import DefaultRepartitioner
 from strombus.stats import TrainingStats
 from strombus.types import NativePartition, Partition
 from strombus.worker.evaluating import evaluate_part, merge_metrics
-from strombus.worker.scoring import (
-    LossSum,
-    ScoringWork,
-    merge_losses,
-    predict_part,
-    score_part,
-)
+from strombus.worker.scoring import ScoringWork
 
 __all__ = ["Trainer"]
 
 E = TypeVar("E")
+
+EVALUATION_WORKERS = 4
+"""Model copies at work in one process, where no master says; DL4J's default."""
 
 
 class Trainer:
@@ -139,7 +135,7 @@ class Trainer:
         return result
 
     def _validation_figures(self, source: Any) -> dict[str, float]:
-        figures = {"score": self.calculate_score(source)}
+        figures = {"score": self._inference.calculate_score(source, finite=False)}
         if self.network.classifies:
             figures["accuracy"] = self.evaluate(source).accuracy()
         return figures
@@ -167,18 +163,61 @@ class Trainer:
         average : bool
             Mean over examples (or unmasked terms), regularisation once; otherwise the sum, regularisation
             once for each example.
+        batch_size : int
+            Rows of a minibatch. Several minibatches go through the network together where that takes a few
+            megabytes at most: in evaluation mode no row depends on another.
 
         Raises
         ------
         DataError
-            When the data is empty.
+            When the data is empty, or all of it is masked.
+        NonFiniteError
+            When the loss is NaN or infinite; says whether data or parameters are.
         """
-        with self._work(data, batch_size) as (work, parts):
-            total: LossSum = self.executor.map_reduce(score_part, parts, merge_losses, work).get()
-        if not total.count:
-            raise DataError("the data holds no examples")
-        penalty = self.network.regularization()
-        return total.total / total.count + penalty if average else total.total + penalty * total.count
+        return self._inference.calculate_score(data, average, batch_size)
+
+    def score_examples(
+        self,
+        data: Any,
+        include_regularization_terms: bool,
+        batch_size: int = 64,
+        to: str | os.PathLike[str] | None = None,
+    ) -> Any:
+        """Return the loss of each example (DL4J: ``scoreExamples``), in the form in which the data came.
+
+        Parameters
+        ----------
+        data : anything `fit` takes, or a Bag, an RDD or a list of (key, data set) or (key, (features, labels))
+            A pair with a key holds one example.
+        include_regularization_terms : bool
+            Whether the regularisation terms are added to every example.
+        batch_size : int
+            Rows of a minibatch; see `calculate_score`.
+        to : path or URI, optional
+            Where the workers write the scores as a Zarr array (with keys, a group of ``scores`` and ``keys``), so
+            that nothing but small records passes the driver. Nothing may be there; it appears when it is complete.
+
+        Returns
+        -------
+        Bag or RDD, lazily, of floats or of (key, float)
+            For a Bag or an RDD.
+        list of (key, float)
+            For a list of pairs.
+        ndarray, shape (examples,), the network's dtype
+            For everything else, in the data's order; (keys, scores) for a Zarr dataset with an array ``keys``.
+        zarr.Array or zarr.Group
+            With `to`.
+
+        Raises
+        ------
+        DataError
+            When the data is empty or has no labels, or a key's object holds several examples.
+
+        Notes
+        -----
+        The score of an example is the mean over its unmasked terms; NaN stays NaN, and names its row by its place.
+        """
+        return self._inference.score_examples(data, include_regularization_terms, batch_size, to)
 
     def evaluate(
         self, data: Any, batch_size: int = 64, *, labels: Sequence[str] | None = None, top_n: int = 1
@@ -232,25 +271,66 @@ class Trainer:
         with self._work(data, batch_size, request) as (work, parts):
             return request.answer(self.executor.map_reduce(evaluate_part, parts, merge_metrics, work).get())
 
-    def predict(self, data: Any, batch_size: int = 64) -> NDArray[Any] | tuple[NDArray[Any], ...]:
-        """Return the network's output for each example, in the data's order.
+    def predict(self, data: Any, batch_size: int = 64, to: str | os.PathLike[str] | None = None) -> Any:
+        """Return the network's output for each example, in the form in which the data came.
 
         Parameters
         ----------
         data : array of features, or anything `fit` takes
-            Labels are not needed.
+            Labels are not needed. A vector is one example; a list of arrays is for a network of several inputs.
+        batch_size : int
+            Rows of a minibatch; see `calculate_score`.
+        to : path or URI, optional
+            Where the workers write the outputs as a Zarr array (a group of ``output_0``, ... for a
+            `ComputationGraph`, with ``keys`` where objects have some); see `score_examples`.
 
         Returns
         -------
-        ndarray, shape (examples, ...), or for a `ComputationGraph` a tuple with one for each output
+        ndarray, shape (examples, ...)
+            In the data's order; for a vector, which is computed here, without the first axis.
+        Bag or RDD, lazily
+            For a Bag or an RDD: an array for each object, (key, array) where the objects are pairs with a key.
+        zarr.Array or zarr.Group
+            With `to`.
+
+        For a `ComputationGraph` each array is a tuple of arrays, one for each output.
         """
-        with self._work(data, batch_size) as (work, parts):
-            pieces = list(self.executor.map(predict_part, parts, work))
-        filled = [piece for piece in pieces if piece]
-        if not filled:
-            raise DataError("the data holds no examples")
-        outputs = tuple(np.concatenate(arrays) for arrays in zip(*filled, strict=True))
-        return outputs if self.network.several else outputs[0]
+        return self._inference.predict(data, batch_size, to)
+
+    def feed_forward_with_key(self, data: Any, batch_size: int = 64, to: str | os.PathLike[str] | None = None) -> Any:
+        """Return the network's output for each key (DL4J: ``feedForwardWithKey``).
+
+        Parameters
+        ----------
+        data : Bag, RDD or iterable of (key, features); Zarr dataset with an array ``keys``
+            Keys may be anything, and occur more than once. Features are an array of one or more examples, a vector
+            for a single one, or for a `ComputationGraph` a list of arrays. Sequences may differ in length.
+        batch_size, to
+            See `predict`; keys must then be numbers or strings, and outputs of one shape.
+
+        Returns
+        -------
+        Bag, RDD or list of (key, output)
+            In the data's order; (keys, outputs) as arrays for a Zarr dataset.
+        """
+        return self._inference.feed_forward(data, False, batch_size, to)
+
+    def feed_forward_with_mask_and_key(
+        self, data: Any, batch_size: int = 64, to: str | os.PathLike[str] | None = None
+    ) -> Any:
+        """Return the network's output for each key, given masks too (DL4J: ``feedForwardWithMaskAndKey``).
+
+        The data's objects are pairs (key, (features, mask)); see `feed_forward_with_key`.
+
+        The mask has shape (examples, time), or (time,) for a single example without its axis; it may be None.
+        """
+        return self._inference.feed_forward(data, True, batch_size, to)
+
+    @property
+    def _inference(self) -> Inference:
+        directory = self.master.export_directory if self.master is not None else None
+        copies = self.master.default_evaluation_workers if self.master is not None else EVALUATION_WORKERS
+        return Inference(self.network, self.executor, copies, directory)
 
     @contextmanager
     def _work(

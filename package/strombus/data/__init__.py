@@ -9,7 +9,8 @@ from strombus.data.manifest import Manifest, Part, read_manifest
 from strombus.data.native import NativeCollection, count_cell, count_objects, open_cell
 from strombus.data.order import Window, epoch_order, window_rows
 from strombus.data.reader import BatchReader, read_batches
-from strombus.data.rows import Column, load_cell, rebatch
+from strombus.data.results import Piece, PieceWriter
+from strombus.data.rows import Column, Layout, Rows, as_rows, concatenate, load_cell, rebatch
 from strombus.data.source import ArraySource, Source
 from strombus.data.sources import LocalStream, open_source
 from strombus.data.validation import ValidationReport
@@ -21,15 +22,21 @@ __all__ = [
     "BatchReader",
     "Column",
     "DataSet",
+    "Layout",
     "LocalStream",
     "Manifest",
     "MultiDataSet",
     "NativeCollection",
     "Part",
+    "Piece",
+    "PieceWriter",
+    "Rows",
     "Source",
     "ValidationReport",
     "Window",
     "ZarrSource",
+    "as_rows",
+    "concatenate",
     "count_cell",
     "count_objects",
     "epoch_order",

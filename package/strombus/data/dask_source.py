@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import isnan
 from typing import Any
 
@@ -20,17 +20,38 @@ class DaskCollection(NativeCollection):
     Parameters
     ----------
     delayed : sequence of dask.delayed.Delayed
+    bag : dask.bag.Bag, optional
+        Where the partitions are those of a Bag.
     """
 
     engine = "dask"
 
-    def __init__(self, delayed: Sequence[Any]) -> None:
+    def __init__(self, delayed: Sequence[Any], bag: Any = None) -> None:
         self._delayed = list(delayed)
+        self._bag = bag
         self._cells: list[Any] = []
 
     def partitions(self) -> list[NativePartition]:
         """Return one partition for each partition (or chunk) of the collection."""
         return [NativePartition(self.engine, handle, index) for index, handle in enumerate(self._delayed)]
+
+    def objects(self) -> list[NativePartition]:
+        """Return the partitions as they came, keys included where objects have some."""
+        if self._bag is None:
+            return self.partitions()
+        return [NativePartition(self.engine, handle, index) for index, handle in enumerate(self._bag.to_delayed())]
+
+    @property
+    def lazy(self) -> bool:
+        """Whether this is a Bag."""
+        return self._bag is not None
+
+    def apply(self, function: Callable[[Any, Iterable[Any]], Iterable[Any]], shared: Any) -> Any:
+        """Return a Bag; `shared` becomes a part of its graph, so that it depends on no cluster."""
+        import dask
+
+        value = dask.delayed(shared, pure=False, traverse=False)
+        return self._bag.map_partitions(_applied, function, value)
 
     def _arrange(
         self, executor: Any, cuts: list[Cut], sizes: list[int], storage_level: str | None
@@ -59,6 +80,10 @@ class DaskCollection(NativeCollection):
         self._cells = []
 
 
+def _applied(objects: Any, function: Callable[[Any, Iterable[Any]], Iterable[Any]], shared: Any) -> list[Any]:
+    return list(function(shared.get(), objects))
+
+
 def _cut(partition: Any, cut: Cut) -> list[Rows]:
     return [rows for _, _, rows in cut_rows(partition, [cut])]
 
@@ -69,7 +94,7 @@ def _join(groups: list[list[Rows]], number: int, size: int) -> tuple[int, Rows]:
 
 def from_bag(bag: Any) -> DaskCollection:
     """Take a Bag of `DataSet`, `MultiDataSet` or (features, labels)."""
-    return DaskCollection(bag.map_partitions(_listed).to_delayed())
+    return DaskCollection(bag.map_partitions(_listed).to_delayed(), bag)
 
 
 def _listed(items: Any) -> list[Rows]:

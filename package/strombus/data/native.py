@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,19 @@ class NativeCollection(ABC):
     @abstractmethod
     def partitions(self) -> list[NativePartition]:
         """Return the partitions in order; each opens as an iterable of `DataSet` or `MultiDataSet`."""
+
+    def objects(self) -> list[NativePartition]:
+        """Return the partitions as they came, keys included where objects have some."""
+        return self.partitions()
+
+    @property
+    def lazy(self) -> bool:
+        """Whether this is a collection of objects, which `apply` makes another one of; arrays and tables are not."""
+        return False
+
+    def apply(self, function: Callable[[Any, Iterable[Any]], Iterable[Any]], shared: Any) -> Any:
+        """Return a lazy collection of the same kind, whose partitions hold ``function(shared.get(), objects)``."""
+        raise NotImplementedError(f"{type(self).__name__} is no collection of objects")
 
     def counts(self, executor: Any) -> list[int]:
         """Return the rows of each partition; the first call is one pass over the data on the engine."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from strombus.data.rows import Column, Layout, Rows, concatenate, iterate_rows
-from strombus.errors import EmptyDataError
+from strombus.errors import DataError, EmptyDataError
 from strombus.types import Block, Columns, from_columns
 
 __all__ = ["ArraySource", "BLOCK_BYTES", "Source", "Transform", "split_rows"]
@@ -47,6 +47,15 @@ class Source(ABC):
     def layout(self) -> Layout:
         """Kind and columns as one record."""
         return Layout(self.kind, self.columns)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether every row has a key besides its columns."""
+        return False
+
+    def read_keys(self, start: int, stop: int) -> Any:
+        """Return the keys of rows `start` to `stop`, counted over all parts."""
+        raise DataError("the data has no keys")
 
     @abstractmethod
     def blocks(self) -> tuple[Block, ...]:

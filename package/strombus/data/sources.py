@@ -37,10 +37,10 @@ class LocalStream:
     """
 
     def __init__(self, objects: Iterable[Any]) -> None:
-        self._objects = objects
+        self.objects = objects
 
     def __iter__(self) -> Iterator[Rows]:
-        return map(as_rows, self._objects)
+        return map(as_rows, self.objects)
 
 
 class _Examples:

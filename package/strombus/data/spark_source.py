@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -34,17 +34,33 @@ class SparkCollection(NativeCollection):
     ----------
     rdd : pyspark.RDD
         Of `DataSet` or `MultiDataSet`.
+    given : pyspark.RDD, optional
+        The RDD as it came, whose objects may have keys; None for a table.
     """
 
     engine = "spark"
 
-    def __init__(self, rdd: Any) -> None:
+    def __init__(self, rdd: Any, given: Any = None) -> None:
         self.rdd = rdd
+        self._given = given
         self._cells: Any = None
 
     def partitions(self) -> list[NativePartition]:
         """Return the RDD's partitions."""
         return self._handles(self.rdd)
+
+    def objects(self) -> list[NativePartition]:
+        """Return the partitions as they came, keys included where objects have some."""
+        return self._handles(self.rdd if self._given is None else self._given)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether this is an RDD of objects."""
+        return self._given is not None
+
+    def apply(self, function: Callable[[Any, Iterable[Any]], Iterable[Any]], shared: Any) -> Any:
+        """Return an RDD; `shared`, a broadcast value, lives as long as that."""
+        return self._given.mapPartitions(partial(_applied, function, shared))
 
     def _handles(self, rdd: Any) -> list[NativePartition]:
         return [NativePartition(self.engine, rdd, index) for index in range(rdd.getNumPartitions())]
@@ -63,6 +79,12 @@ class SparkCollection(NativeCollection):
         if self._cells is not None:
             self._cells.unpersist()
             self._cells = None
+
+
+def _applied(
+    function: Callable[[Any, Iterable[Any]], Iterable[Any]], shared: Any, objects: Iterable[Any]
+) -> Iterable[Any]:
+    return function(shared.get(), objects)
 
 
 def _identity(cell: int) -> int:
@@ -96,7 +118,7 @@ def storage_level_named(name: str) -> Any:
 
 def from_rdd(rdd: Any) -> SparkCollection:
     """Take an RDD of `DataSet`, `MultiDataSet` or (features, labels)."""
-    return SparkCollection(rdd.mapPartitions(iterate_rows))
+    return SparkCollection(rdd.mapPartitions(iterate_rows), rdd)
 
 
 def from_frame(frame: Any, features: Sequence[str], label: str | None) -> SparkCollection:

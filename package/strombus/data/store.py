@@ -19,6 +19,7 @@ __all__ = [
     "children",
     "codecs",
     "create_array",
+    "create_empty",
     "exists",
     "is_local",
     "join",
@@ -133,22 +134,25 @@ def codecs(uri: str) -> AbstractContextManager[Any]:
 
 def create_array(uri: str, data: Any, chunk_rows: int) -> None:
     """Write `data` as one Zarr v3 array of one shard, zstd, chunks of `chunk_rows` rows."""
-    trailing = data.shape[1:]
     shard_rows = -(-len(data) // chunk_rows) * chunk_rows
+    create_empty(uri, data.shape, data.dtype, chunk_rows, shard_rows)[...] = data
+
+
+def create_empty(uri: str, shape: tuple[int, ...], dtype: Any, chunk_rows: int, shard_rows: int) -> Any:
+    """Create a Zarr v3 array of shards of `shard_rows` rows in chunks of `chunk_rows`, zstd."""
     # zarrs ignores write_empty_chunks, so that it must not write here, even where a user made it the default.
     with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
-        array = zarr.create_array(
+        return zarr.create_array(
             uri,
-            shape=data.shape,
-            dtype=data.dtype,
-            chunks=(chunk_rows, *trailing),
-            shards=(shard_rows, *trailing),
+            shape=shape,
+            dtype=dtype,
+            chunks=(chunk_rows, *shape[1:]),
+            shards=(shard_rows, *shape[1:]),
             # level 1 wrote twice as fast as 3 at the same size in our measurements; the checksum finds bit rot
             compressors=[ZstdCodec(level=1, checksum=True)],
             # Otherwise a chunk of zeros leaves no trace, and a lost shard could not be told from one.
             config={"write_empty_chunks": True},
         )
-        array[...] = data
 
 
 def write_text(uri: str, text: str) -> None:

@@ -143,6 +143,13 @@ def _plain_part(uri: str, arrays: dict[str, Any]) -> tuple[ZarrPart, Layout]:
     return ZarrPart(uri, arrays[widest].shape[0], tuple(columns), chunk_rows, False), Layout(kind, columns)
 
 
+def _keys_of(part: ZarrPart) -> Any:
+    array = zarr.open_array(store.join(part.uri, "keys"), mode="r")
+    if array.shape != (part.rows,):
+        raise DataError(f"{part.uri}/keys must have one key for each of {part.rows} rows, its shape is {array.shape}")
+    return array
+
+
 def missing_shards(array: Any, uri: str) -> list[str]:
     """Return the keys of shards (or chunks) that should be there and are not, or are empty: Zarr reads zeros then."""
     stored = array.shards or array.chunks
@@ -189,6 +196,24 @@ class ZarrSource(Source):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._start_empty()
+
+    @property
+    def keyed(self) -> bool:
+        """Whether every part has an array ``keys``; part of them having one is an error."""
+        found = [store.exists(store.join(part.uri, "keys")) for part in self.parts]
+        if any(found) and not all(found):
+            raise DataError(f"part {self.parts[found.index(False)].uri} has no array keys, other parts have one")
+        return any(found)
+
+    def read_keys(self, start: int, stop: int) -> Any:
+        """Return the keys of rows `start` to `stop`, counted over all parts."""
+        found, first = [], 0
+        for part in self.parts:
+            low, high = max(start, first) - first, min(stop, first + part.rows) - first
+            if low < high:
+                found.append(_keys_of(part)[low:high])
+            first += part.rows
+        return np.concatenate(found)
 
     def blocks(self) -> tuple[Block, ...]:
         """Return runs of whole chunks, about 4 MiB; a small part is one block."""

@@ -195,6 +195,9 @@ class TrainingMaster(BaseModel, ABC):
         Whether each epoch has an order of its own.
     last_batch : {"balance", "keep"}
         Whether a last minibatch of one row shares with its neighbour.
+    default_evaluation_workers : int
+        Model copies that score, evaluate or predict at the same time in one process, at most; they share the
+        parameters (DL4J: ``setDefaultEvaluationWorkers``, 4 as well).
     collect_training_stats : bool
         Time each phase on driver and workers.
     training_hooks : sequence of TrainingHook
@@ -228,6 +231,7 @@ class TrainingMaster(BaseModel, ABC):
     rng_seed: int | None = Field(default=None, ge=0)
     shuffle: bool = True
     last_batch: Literal["balance", "keep"] = "balance"
+    default_evaluation_workers: int = Field(default=4, ge=1)
     collect_training_stats: bool = False
 
     _hooks: list[TrainingHook] = PrivateAttr(default_factory=list)

@@ -55,6 +55,15 @@ class Objective:
             counts.append(count)
         return self._sum(values), sum(counts) / len(counts)
 
+    def sums(self, outputs: tuple[Tensor, ...], batch: Tensors) -> list[tuple[float, float]]:
+        """Return, for each output, the weighted sum of its terms' losses and their count.
+
+        Sums over several minibatches add up exactly, also where the outputs' counts differ.
+        """
+        weights = self.weights or (1.0,) * len(outputs)
+        means = [loss.mean(*row) for loss, *row in self._rows(outputs, batch)]
+        return [(float(value) * count * weight, count) for (value, count), weight in zip(means, weights, strict=True)]
+
     def per_example(self, outputs: tuple[Tensor, ...], batch: Tensors) -> Tensor:
         """Return the objective of each example, shape (examples,)."""
         return self._sum([loss.per_example(*row) for loss, *row in self._rows(outputs, batch)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ from strombus.types import DataSet, MultiDataSet, NetworkState, UpdaterState
 if TYPE_CHECKING:
     from strombus.networks.network import Network
 
-__all__ = ["Replica", "StepResult"]
+__all__ = ["Replica", "StepResult", "count_nonfinite"]
 
 Batch = DataSet | MultiDataSet
 
@@ -186,6 +188,17 @@ class Replica:
             self._schedule.step()
         self.iteration += 1
 
+    def twin(self) -> Replica:
+        """Return another copy for forward passes at the same time; it shares this one's parameters and never trains."""
+        twin = copy.copy(self)
+        twin.module = self._network.copy_module().to(self.device)
+        for mine, theirs in zip(self.module.parameters(), twin.module.parameters(), strict=True):
+            theirs.data = mine.data
+        write_buffers_(twin.module, read_buffers(self.module))
+        twin._forward = Forward(twin.module, self.several)
+        twin._optimizer = twin._schedule = None
+        return twin
+
     def forward(self, features: Any, masks: Any = None) -> Any:
         """Return the module's output in evaluation mode, without gradients.
 
@@ -215,6 +228,13 @@ class Replica:
         with torch.no_grad():
             value, count = self._objective().mean(outputs, tensors)
         return float(value), count
+
+    def sums(self, batch: Batch) -> list[tuple[float, float]]:
+        """Return each output's sum of losses in evaluation mode, without regularisation, and their count."""
+        tensors = self._tensors(batch)
+        outputs = self._evaluate(tensors.features, tensors.features_masks)
+        with torch.no_grad():
+            return self._objective().sums(outputs, tensors)
 
     def per_example(self, batch: Batch, regularization: bool = False) -> np.ndarray[Any, Any]:
         """Return the loss of each example in evaluation mode, shape (examples,), the network's dtype.
@@ -314,13 +334,17 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
+def count_nonfinite(arrays: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many values are NaN or infinite in each array that has such."""
+    counts = {
+        name: int(array.size - np.isfinite(array).sum()) for name, array in arrays.items() if array.dtype.kind == "f"
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
 def _explain(loss: float, iteration: int, batch: Batch) -> str:
     """Say where a loss that is not finite comes from; looks at the data only now."""
-    bad = {
-        name: int(array.size - np.isfinite(array).sum())
-        for name, array in batch.columns().items()
-        if array.dtype.kind == "f" and not np.isfinite(array).all()
-    }
+    bad = count_nonfinite(batch.columns())
     start = f"the loss became {loss} in minibatch {iteration}"
     if bad:
         listed = ", ".join(f"{name} {count}" for name, count in bad.items())

@@ -1,17 +1,18 @@
-"""Score and predict one partition of the data; nothing is trained."""
+"""How the rows of a partition are read, and their losses summed; nothing is trained."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from strombus.data import Source, epoch_order, read_batches, rebatch
 from strombus.evaluation import Metric
-from strombus.networks import Network, Replica
+from strombus.networks import Network, Replica, count_nonfinite
+from strombus.networks.flat import to_numpy
 from strombus.partitioning import batch_sizes
 from strombus.types import DataSet, MultiDataSet
 from strombus.worker.bench import Workbench
@@ -20,9 +21,8 @@ __all__ = [
     "LossSum",
     "ScoringWork",
     "merge_losses",
-    "predict_part",
     "score_batches",
-    "score_part",
+    "sum_loss",
 ]
 
 
@@ -52,40 +52,77 @@ class ScoringWork:
 
 @dataclass(frozen=True, slots=True)
 class LossSum:
-    """Sum of losses and what they averaged over."""
+    """Sums of losses, and what they averaged over.
 
-    total: float = 0.0
-    count: float = 0.0
+    Parameters
+    ----------
+    totals, counts : tuple of float
+        For each output, weighted by the outputs' weights: the sum of its terms' losses and the number of terms.
+        Kept apart, since with masks the outputs' means are over different numbers of terms.
+    examples : int
+    problem : str
+        Where a sum is not finite, what is wrong.
+    """
 
+    totals: tuple[float, ...] = ()
+    counts: tuple[float, ...] = ()
+    examples: int = 0
+    problem: str = ""
 
-def score_part(work: ScoringWork, part: Any) -> LossSum:
-    """Sum the loss over a partition, without regularisation."""
-    with work.bench.replica_of(work.network) as replica:
-        return score_batches(replica, work.batches(part))
+    @property
+    def total(self) -> float:
+        """Sum of all losses."""
+        return sum(self.totals)
+
+    @property
+    def count(self) -> float:
+        """Mean of the outputs' counts."""
+        return sum(self.counts) / len(self.counts) if self.counts else 0.0
+
+    @property
+    def mean(self) -> float:
+        """Sum of the outputs' mean losses."""
+        return sum(total / count for total, count in zip(self.totals, self.counts, strict=True) if count)
 
 
 def score_batches(replica: Replica, batches: Iterable[DataSet | MultiDataSet]) -> LossSum:
     """Sum the loss over minibatches, without regularisation."""
-    total = count = 0.0
-    for batch in batches:
-        loss, terms = replica.score(batch)
-        total += loss * terms
-        count += terms
-    return LossSum(total, count)
+    return reduce(merge_losses, (sum_loss(replica, batch) for batch in batches), LossSum())
+
+
+def sum_loss(replica: Replica, rows: DataSet | MultiDataSet) -> LossSum:
+    """Sum the loss over rows, without regularisation."""
+    totals, counts = zip(*replica.sums(rows), strict=True)
+    problem = "" if all(map(math.isfinite, totals)) else _explain(replica, rows, sum(totals))
+    return LossSum(totals, counts, rows.examples, problem)
 
 
 def merge_losses(left: LossSum, right: LossSum) -> LossSum:
-    """Add two sums."""
-    return LossSum(left.total + right.total, left.count + right.count)
+    """Add two sums; the first problem stays."""
+    if not left.examples or not right.examples:
+        return left if left.examples else right
+    return LossSum(
+        tuple(map(add, left.totals, right.totals)),
+        tuple(map(add, left.counts, right.counts)),
+        left.examples + right.examples,
+        left.problem or right.problem,
+    )
 
 
-def predict_part(work: ScoringWork, part: Any) -> tuple[NDArray[Any], ...]:
-    """Return the network's outputs for a partition, one array for each output."""
-    with work.bench.replica_of(work.network) as replica:
-        rows = [_outputs(replica, batch) for batch in work.batches(part)]
-    return tuple(np.concatenate(arrays) for arrays in zip(*rows, strict=True))
+def _explain(replica: Replica, rows: DataSet | MultiDataSet, loss: float) -> str:
+    """Say where a loss that is not finite comes from; looks at everything only now."""
+    if bad := count_nonfinite({name: to_numpy(tensor) for name, tensor in replica.module.named_parameters()}):
+        return f"the loss is {loss}: parameters of the network are NaN or infinite ({_listed(bad)})"
+    if bad := count_nonfinite(rows.columns()):
+        return (
+            f"the loss is {loss}: the data contains NaN or infinite values ({_listed(bad)}, in a run of "
+            f"{rows.examples} examples); clean it, or mask them"
+        )
+    return (
+        f"the loss is {loss}: parameters and data are finite, so the network's arithmetic overflows or takes the "
+        "logarithm of zero"
+    )
 
 
-def _outputs(replica: Replica, batch: DataSet | MultiDataSet) -> tuple[NDArray[Any], ...]:
-    outputs = replica.forward(batch)
-    return tuple(output.cpu().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

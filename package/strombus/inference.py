@@ -1,0 +1,240 @@
+"""Scores and outputs of a network on all kinds of data, given back in the form in which the data came."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+
+from strombus.data import LocalStream, NativeCollection, Source, open_source, store
+from strombus.data.results import assemble, check_free, plan_assembly, publish
+from strombus.errors import ConfigurationError, DataError, EmptyDataError, NonFiniteError
+from strombus.executors.base import Executor, Shared
+from strombus.executors.calls import dump, load
+from strombus.executors.values import Packed
+from strombus.exporting import check_shared, readable_source
+from strombus.networks import Network
+from strombus.partitioning import DefaultRepartitioner
+from strombus.types import MultiDataSet, Partition
+from strombus.worker.inference import (
+    InferenceWork,
+    Outputs,
+    Scores,
+    answer_objects,
+    answer_part,
+    compute_part,
+    sum_part,
+    write_part,
+)
+from strombus.worker.items import read_masked_pair, read_pair
+from strombus.worker.scoring import LossSum, merge_losses
+
+__all__ = ["Inference"]
+
+Path = str | os.PathLike[str]
+
+OBJECTS = 256
+"""Objects of a list that go to a worker together."""
+
+
+class Inference:
+    """One network on one executor.
+
+    Parameters
+    ----------
+    network : Network
+    executor : Executor
+    copies : int
+        Model copies that work at the same time in one process.
+    directory : path or URI, optional
+        Where data that workers cannot reach is written for the time.
+    """
+
+    def __init__(self, network: Network, executor: Executor, copies: int, directory: Path | None = None) -> None:
+        self.network = network
+        self.executor = executor
+        self._copies = copies
+        self._directory = directory
+
+    # -- what can be asked ---------------------------------------------------------------------------
+
+    def sum_losses(self, data: Any, batch_size: int) -> LossSum:
+        """Return the sums of the loss over all data."""
+        with self._opened(data, self._work(Scores(), batch_size)) as (work, parts):
+            if not parts:
+                return LossSum()
+            total: LossSum = self.executor.map_reduce(sum_part, parts, merge_losses, work).get()
+        return total
+
+    def calculate_score(self, data: Any, average: bool = True, batch_size: int = 64, finite: bool = True) -> float:
+        """Return the loss over `data`; see `strombus.Trainer.calculate_score`. `finite` says whether it must be."""
+        loss = self.sum_losses(data, batch_size)
+        if not loss.examples:
+            raise EmptyDataError("the data holds no examples")
+        if not any(loss.counts):
+            raise DataError(f"all of the {loss.examples} examples are masked, so that there is nothing to score")
+        if finite and loss.problem:
+            raise NonFiniteError(loss.problem)
+        penalty = self.network.regularization()
+        return loss.mean + penalty if average else loss.total + penalty * loss.examples
+
+    def score_examples(self, data: Any, regularization: bool, batch_size: int, to: Path | None) -> Any:
+        """Return a score for each example; see `strombus.Trainer.score_examples`."""
+        penalty = self.network.regularization() if regularization else 0.0
+        return self._answer(data, self._work(Scores(penalty), batch_size), to)
+
+    def predict(self, data: Any, batch_size: int, to: Path | None) -> Any:
+        """Return the outputs for each example; see `strombus.Trainer.predict`."""
+        if _is_vector(data) and to is None:
+            outputs = self.network.predict(np.asarray(data)[None])
+            return tuple(output[0] for output in outputs) if self.network.several else outputs[0]
+        if self.network.several and isinstance(data, list) and all(getattr(one, "ndim", 0) for one in data):
+            data = MultiDataSet(data)
+        return self._answer(data, self._work(self._outputs(), batch_size), to, whole=True)
+
+    def feed_forward(self, data: Any, masked: bool, batch_size: int, to: Path | None) -> Any:
+        """Return the outputs by key; see `strombus.Trainer.feed_forward_with_key`."""
+        read = read_masked_pair if masked else read_pair
+        work = self._work(self._outputs(), batch_size, read=read)
+        source = open_source(data)
+        if isinstance(source, Source) and not source.keyed:
+            raise DataError(
+                "feed_forward_with_key needs keys: a Bag, an RDD or a list of pairs, or a Zarr dataset with an array "
+                "keys; predict takes data without"
+            )
+        return self._answer(source, work, to)
+
+    def _outputs(self) -> Outputs:
+        return Outputs(self.network.several)
+
+    def _work(self, compute: Scores | Outputs, batch_size: int, **options: Any) -> InferenceWork:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+        return InferenceWork.of(self.network, self._copies, batch_size, compute, **options)
+
+    # -- in the form in which the data came ------------------------------------------------------------
+
+    def _answer(self, data: Any, work: InferenceWork, to: Path | None, whole: bool = False) -> Any:
+        """Return a Bag for a Bag, an RDD for an RDD, a list for keyed objects, arrays for the rest.
+
+        `whole` leaves out a dataset's keys.
+        """
+        source = open_source(data)
+        if to is not None:
+            return self._write(source, work, to, whole)
+        if isinstance(source, NativeCollection) and source.lazy:
+            return self._lazy(source, work)
+        if isinstance(source, LocalStream):
+            source, keyed = _peeked(source, work.read)
+            if keyed:
+                parts = _chunks(list(source.objects))
+                with self._shared(work) as shared:
+                    return [answer for part in self.executor.map(answer_part, parts, shared) for answer in part]
+        return self._arrays(source, work, whole)
+
+    def _lazy(self, collection: NativeCollection, work: InferenceWork) -> Any:
+        """Return the engine's own collection of answers, which nothing has computed yet."""
+        if collection.engine == "spark" or self.executor.name == "spark":
+            if collection.engine != self.executor.name:
+                raise ConfigurationError(
+                    f"the data is held by {collection.engine}, which the {self.executor.name} backend cannot open; "
+                    f"use backend={collection.engine!r}"
+                )
+            return collection.apply(answer_objects, self.executor.share(work))
+        # Pickled here and now: the network may be trained on before somebody computes the Bag.
+        return collection.apply(answer_objects, load(dump(Packed.of(work), "the network")))
+
+    def _arrays(self, source: Any, work: InferenceWork, whole: bool) -> Any:
+        with self._opened(source, work, whole) as (shared, parts):
+            pieces = [piece for piece in self.executor.map(compute_part, parts, shared) if piece[1]]
+        if not pieces:
+            raise EmptyDataError("the data holds no examples")
+        arrays = tuple(np.concatenate(column) for column in zip(*(arrays for _, arrays in pieces), strict=True))
+        found = arrays if isinstance(work.compute, Outputs) and work.compute.several else arrays[0]
+        keys = [keys for keys, _ in pieces if keys is not None]
+        return (np.concatenate(keys), found) if keys else found
+
+    def _write(self, source: Any, work: InferenceWork, to: Path, whole: bool) -> Any:
+        """Have the workers write pieces, then bring these together, and show the result when it is complete."""
+        uri = store.normalise(to)
+        check_free(uri)
+        job = f"{uri}.partial-{secrets.token_hex(8)}"
+        try:
+            check_shared(job, self.executor)
+            with self._opened(source, work, whole, job) as (shared, parts):
+                pieces = [piece for written in self.executor.map(write_part, parts, shared) for piece in written]
+            assembly = plan_assembly(job, pieces)
+            with self._shared(assembly) as planned:
+                for _ in self.executor.map(assemble, assembly.spans(), planned):
+                    pass
+            return publish(assembly, uri)
+        finally:
+            store.remove(job)
+
+    # -- parts and what is shared ----------------------------------------------------------------------
+
+    @contextmanager
+    def _opened(
+        self, data: Any, work: InferenceWork, whole: bool = True, target: str = ""
+    ) -> Iterator[tuple[Shared[InferenceWork], Sequence[Any]]]:
+        """Give the work, shared with the workers, and the parts of the data."""
+        source = open_source(data)
+        if isinstance(source, NativeCollection):
+            with self._shared(work.to(target)) as shared:
+                yield shared, source.objects()
+        elif isinstance(source, LocalStream) and isinstance(source.objects, list):
+            with self._shared(work.to(target)) as shared:
+                yield shared, _chunks(source.objects)
+        else:
+            with readable_source(
+                source, self.executor, directory=self._directory, batch_size=work.passes.batch_size
+            ) as rows:
+                if not rows.rows:
+                    raise EmptyDataError("the data holds no examples")
+                keyed = not whole and rows.keyed
+                with self._shared(work.to(target, rows, keyed)) as shared:
+                    yield shared, self._spans(rows, work.passes.batch_size)
+
+    def _spans(self, source: Source, batch_size: int) -> tuple[Partition, ...]:
+        """Cut the rows into a few spans for each slot, at the edges of blocks where there are enough of these."""
+        slots = self.executor.capacity().slots or 1
+        pieces = DefaultRepartitioner(max_partitions=4 * slots if slots > 1 else 1)
+        spans = pieces.plan([source.rows], workers=slots, batch_size=batch_size)
+        edges = np.cumsum([block.rows for block in source.blocks()]).tolist()
+        if len(edges) < 2 * len(spans):
+            return spans
+        starts = [0, *(edges[bisect(edges, span.start) - 1] for span in spans[1:])]
+        stops = [*starts[1:], source.rows]
+        return tuple(Partition(s.rank, start, stop) for s, start, stop in zip(spans, starts, stops, strict=True))
+
+    @contextmanager
+    def _shared(self, value: Any) -> Iterator[Shared[Any]]:
+        shared = self.executor.share(value)
+        try:
+            yield shared
+        finally:
+            shared.free()
+
+
+def _is_vector(data: Any) -> bool:
+    return getattr(data, "ndim", 0) == 1 and (isinstance(data, np.ndarray) or hasattr(data, "detach"))
+
+
+def _chunks(objects: list[Any]) -> list[list[Any]]:
+    return [objects[start : start + OBJECTS] for start in range(0, len(objects), OBJECTS)]
+
+
+def _peeked(stream: LocalStream, read: Callable[[Any], Any]) -> tuple[LocalStream, bool]:
+    """Say whether the first object of a stream has a key; the stream that comes back has it still."""
+    iterator = iter(stream.objects)
+    first = list(islice(iterator, 1))
+    keyed = any(read(one).keyed for one in first)
+    if iterator is stream.objects:
+        stream = LocalStream(chain(first, iterator))
+    return stream, keyed
