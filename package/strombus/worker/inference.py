@@ -14,7 +14,7 @@ from strombus.data import Piece, PieceWriter, Rows, Source, epoch_order, read_ba
 from strombus.errors import DataError
 from strombus.networks import Network, Replica
 from strombus.networks.flat import to_numpy
-from strombus.types import Partition
+from strombus.types import DataSet, MultiDataSet, Partition
 from strombus.worker.items import Item, group_by_form, read_object, windows
 from strombus.worker.models import Models
 from strombus.worker.passes import Passes
@@ -138,7 +138,8 @@ class InferenceWork:
             yield from slabs
 
     def windows(self, objects: Iterable[Any]) -> Iterator[list[Item]]:
-        """Yield the objects of a partition as runs of items."""
+        """Yield the objects of a partition, which may be a single one, as runs of items."""
+        objects = [objects] if isinstance(objects, DataSet | MultiDataSet) else objects
         return windows(objects, self.read, self.passes.batch_size)
 
 
