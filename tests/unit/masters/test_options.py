@@ -46,6 +46,7 @@ def test_every_option_survives_json_and_yaml():
         shuffle=False,
         last_batch="keep",
         collect_training_stats=True,
+        default_evaluation_workers=2,
         averaging_frequency=2,
         aggregation_depth=3,
         save_updater=False,
@@ -94,6 +95,7 @@ def test_repartitioners_are_known_by_name_and_in_dl4j_form():
         ("storage_level", "SOMEWHERE"),
         ("repartition_data", "Sometimes"),
         ("rng_seed", -1),
+        ("default_evaluation_workers", 0),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_option_and_value(option, value):

@@ -36,6 +36,7 @@ EVERYTHING = {
     "shuffle": False,
     "last_batch": "keep",
     "collect_training_stats": True,
+    "default_evaluation_workers": 2,
     "threshold_algorithm": sb.TargetSparsityThresholdAlgorithm(sparsity_target=0.01, maximum_threshold=1.0),
     "threshold_scope": "tensor",
     "residual_post_processor": sb.ResidualClippingPostProcessor(threshold_multiple_value=3, frequency=2),
