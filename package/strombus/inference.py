@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from strombus.data import LocalStream, NativeCollection, Source, open_source, store
-from strombus.data.results import assemble, check_free, plan_assembly, publish
+from strombus.data.results import assemble, begin, check_free, end, plan_assembly, publish
 from strombus.errors import ConfigurationError, DataError, EmptyDataError, NonFiniteError
 from strombus.executors.base import Executor, Shared
 from strombus.executors.calls import dump, load
@@ -163,6 +163,7 @@ class Inference:
         check_free(uri)
         job = f"{uri}.partial-{secrets.token_hex(8)}"
         try:
+            begin(job)
             check_shared(job, self.executor)
             with self._opened(source, work, whole, job) as (shared, parts):
                 pieces = [piece for written in self.executor.map(write_part, parts, shared) for piece in written]
@@ -172,7 +173,7 @@ class Inference:
                     pass
             return publish(assembly, uri)
         finally:
-            store.remove(job)
+            end(job)
 
     # -- parts and what is shared ----------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +14,45 @@ import zarr
 
 from strombus.data import store
 from strombus.data.rows import Column
-from strombus.errors import DataError, EmptyDataError
+from strombus.errors import DataError, EmptyDataError, ExecutorError
 from strombus.types import Columns
 
-__all__ = ["Assembly", "Piece", "PieceWriter", "assemble", "check_free", "open_result", "plan_assembly", "publish"]
+__all__ = [
+    "Assembly",
+    "Piece",
+    "PieceWriter",
+    "assemble",
+    "begin",
+    "check_free",
+    "end",
+    "open_result",
+    "plan_assembly",
+    "publish",
+]
 
 PIECE_BYTES = 16 << 20
 CHUNK_BYTES = 1 << 20
 STRING = "string"
+MARKER = "marker"
+
+
+def begin(job: str) -> None:
+    """Make the directory of a job, with the marker that says it goes on."""
+    store.write_text(store.join(job, MARKER), "")
+
+
+def end(job: str) -> None:
+    """Remove all of a job, the marker first: a task that still writes sees that, and removes what it wrote."""
+    store.remove(store.join(job, MARKER))
+    with suppress(OSError):  # such a task has made a new file meanwhile; it is the last one to remove the directory
+        store.remove(job)
+
+
+def _check_wanted(job: str) -> None:
+    if not store.exists(store.join(job, MARKER)):
+        with suppress(OSError):
+            store.remove(job)
+        raise ExecutorError(f"the job that wrote to {job} has ended: this task, or this attempt at it, came too late")
 
 
 @dataclass(frozen=True)
@@ -72,6 +104,7 @@ class PieceWriter:
         for name, array in columns.items():
             uri = store.join(self._uri, piece.name, name)
             _create(uri, piece.columns[name], rows, max(1, CHUNK_BYTES // _row_bytes(array)), rows)[:] = array
+        _check_wanted(self._uri)
         self._pieces.append(piece)
 
 
@@ -183,6 +216,7 @@ def assemble(assembly: Assembly, span: tuple[int, int]) -> None:
                 found.append(_read(uri, low - first, high - first))
         array = zarr.open_array(assembly.place(name), mode="r+")
         array[start:stop] = np.concatenate(found)
+    _check_wanted(assembly.uri)
 
 
 def _read(uri: str, start: int, stop: int) -> Any:

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strombus.data import results
-from strombus.data.results import PieceWriter, assemble, plan_assembly, publish
-from strombus.errors import DataError, EmptyDataError
+from strombus.data.results import PieceWriter, assemble, begin, end, plan_assembly, publish
+from strombus.errors import DataError, EmptyDataError, ExecutorError
 
 
 def write(folder, *columns):
+    begin(str(folder))
     writer = PieceWriter(str(folder))
     for some in columns:
         writer.add(some)
@@ -56,6 +57,21 @@ def test_an_attempt_that_lost_its_race_leaves_no_trace(tmp_path):
     np.testing.assert_array_equal(publish(assembly, str(tmp_path / "scores.zarr"))[:], np.arange(10.0))
     with pytest.raises(DataError, match=r"scores\.zarr is there already"):
         publish(assembly, str(tmp_path / "scores.zarr"))
+
+
+def test_a_task_that_comes_too_late_leaves_nothing(tmp_path):
+    job, columns = tmp_path / "job", {"scores": np.zeros(10)}
+    pieces, late = write(job, columns), PieceWriter(str(job))
+    late.add(columns)
+    assembly = plan_assembly(str(job), pieces)
+    end(str(job))
+    with pytest.raises(ExecutorError, match="has ended"):
+        late.finish()
+    assert list(tmp_path.iterdir()) == []
+    write(job, columns)
+    (job / "marker").unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        assemble(assembly, (0, 10))
 
 
 @pytest.mark.parametrize(
