@@ -61,7 +61,7 @@ def test_a_pair_with_a_key(value, key):
     item = read_object(value)
     assert item.keyed
     assert np.array_equal(item.key, key)
-    assert len(item.rows) == 1
+    assert item.examples == 1
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_pair_with_a_key(value, key):
 def test_features_and_labels_are_no_key_and_value(value):
     item = read_object(value)
     assert not item.keyed
-    assert len(item.rows) == 4
+    assert item.examples == 4
 
 
 SHAPES = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=30)

@@ -10,7 +10,7 @@ from strombus.data.native import NativeCollection, count_cell, count_objects, op
 from strombus.data.order import Window, epoch_order, window_rows
 from strombus.data.reader import BatchReader, read_batches
 from strombus.data.results import Piece, PieceWriter
-from strombus.data.rows import Column, Layout, Rows, as_rows, concatenate, load_cell, rebatch
+from strombus.data.rows import Column, Rows, as_rows, load_cell, rebatch
 from strombus.data.source import ArraySource, Source
 from strombus.data.sources import LocalStream, open_source
 from strombus.data.validation import ValidationReport
@@ -22,7 +22,6 @@ __all__ = [
     "BatchReader",
     "Column",
     "DataSet",
-    "Layout",
     "LocalStream",
     "Manifest",
     "MultiDataSet",
@@ -36,7 +35,6 @@ __all__ = [
     "Window",
     "ZarrSource",
     "as_rows",
-    "concatenate",
     "count_cell",
     "count_objects",
     "epoch_order",

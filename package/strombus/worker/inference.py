@@ -176,7 +176,7 @@ def _compute_window(work: InferenceWork, window: list[Item], workers: int) -> li
     found: list[Arrays] = [()] * len(window)
     for numbers, rows in group_by_form(window):
         arrays = _compute_rows(work, rows, workers)
-        ends = np.cumsum([len(window[number].rows) for number in numbers])
+        ends = np.cumsum([window[number].examples for number in numbers])
         pieces = zip(*(np.split(array, ends[:-1]) for array in arrays), strict=True)
         for number, piece in zip(numbers, pieces, strict=True):
             found[number] = piece
@@ -215,7 +215,7 @@ def _stretches_of_rows(work: InferenceWork, part: Partition, workers: int) -> It
 
 def _stretches_of_objects(work: InferenceWork, objects: Iterable[Any], workers: int) -> Iterator[Stretch]:
     for objects_there in work.windows(objects):
-        window = [item for item in objects_there if item.rows.examples]
+        window = [item for item in objects_there if item.examples]
         computed = _compute_window(work, window, workers)
         forms = {tuple((array.dtype.str, array.shape[1:]) for array in arrays) for arrays in computed}
         if not window:
@@ -235,7 +235,7 @@ def _keys_of(window: list[Item]) -> Any:
         return None
     if len(keyed) > 1:
         raise DataError("some objects are pairs with a key and some are not; give all of them a key, or none")
-    return np.repeat(_as_keys([item.key for item in window]), [len(item.rows) for item in window])
+    return np.repeat(_as_keys([item.key for item in window]), [item.examples for item in window])
 
 
 def _as_keys(keys: list[Any]) -> NDArray[Any]:

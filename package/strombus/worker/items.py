@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from strombus.data import Layout, Rows, as_rows, concatenate
+import numpy as np
+
+from strombus.data import Rows, as_rows
 from strombus.errors import DataError
-from strombus.types import DataSet, MultiDataSet, from_columns
+from strombus.types import Columns, DataSet, MultiDataSet, from_columns
 
 __all__ = ["Item", "group_by_form", "read_masked_pair", "read_object", "read_pair", "windows"]
 
@@ -16,12 +18,23 @@ WINDOW_BATCHES = 64
 
 
 class Item(NamedTuple):
-    """One object: its rows, its key if it has one, and whether it is one example without an axis of examples."""
+    """One object: the columns of its rows, its key if it has one, and whether it is one example without that axis."""
 
-    rows: Rows
+    kind: str
+    columns: Columns
     key: Any = None
     keyed: bool = False
     single: bool = False
+
+    @classmethod
+    def of(cls, rows: Rows, single: bool = False) -> Item:
+        """Make an item without a key."""
+        return cls(rows.kind, rows.columns(), single=single)
+
+    @property
+    def examples(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values())))
 
 
 def read_object(value: Any) -> Item:
@@ -61,22 +74,22 @@ def _unpacked(value: Any, wanted: str) -> tuple[Any, Any]:
 
 
 def _read_rows(value: Any) -> Item:
-    return _features(value) if getattr(value, "ndim", 0) else Item(as_rows(value))
+    return _features(value) if getattr(value, "ndim", 0) else Item.of(as_rows(value))
 
 
 def _features(features: Any, mask: Any = None) -> Item:
     """Take features alone; a vector, or features whose mask is a vector, are one example."""
     if isinstance(features, DataSet | MultiDataSet):
-        return Item(features)
+        return Item.of(features)
     if isinstance(features, list | tuple) and features and all(getattr(array, "ndim", 0) for array in features):
         masks = [None] * len(features) if mask is None else list(mask)
         single = all(array.ndim == 1 for array in features) or any(getattr(m, "ndim", 0) == 1 for m in masks)
         if single:
             features, masks = [array[None] for array in features], [m if m is None else m[None] for m in masks]
-        return Item(MultiDataSet(features, None, masks), single=single)
+        return Item.of(MultiDataSet(features, None, masks), single)
     if getattr(features, "ndim", 0) == 1 or getattr(mask, "ndim", 0) == 1:
-        return Item(DataSet(features[None], None, None if mask is None else mask[None]), single=True)
-    return Item(DataSet(features, None, mask))
+        return Item.of(DataSet(features[None], None, None if mask is None else mask[None]), single=True)
+    return Item.of(DataSet(features, None, mask))
 
 
 def windows(objects: Iterable[Any], read: Callable[[Any], Item], batch_size: int) -> Iterator[list[Item]]:
@@ -86,8 +99,8 @@ def windows(objects: Iterable[Any], read: Callable[[Any], Item], batch_size: int
     for value in objects:
         item = read(value)
         window.append(item)
-        rows += len(item.rows)
-        size += sum(array.nbytes for array in item.rows.columns().values())
+        rows += item.examples
+        size += sum([array.nbytes for array in item.columns.values()])
         if rows >= batch_size and (size >= WINDOW_BYTES or rows >= WINDOW_BATCHES * batch_size):
             yield window
             window, rows, size = [], 0, 0
@@ -103,10 +116,9 @@ def group_by_form(items: Sequence[Item]) -> Iterator[tuple[list[int], Rows]]:
     """
     groups: dict[Any, list[int]] = {}
     for number, item in enumerate(items):
-        columns = item.rows.columns()
-        form = (item.rows.kind, *((name, array.dtype.str, array.shape[1:]) for name, array in columns.items()))
+        form = (item.kind, *[(name, array.dtype.str, array.shape[1:]) for name, array in item.columns.items()])
         groups.setdefault(form, []).append(number)
-    for numbers in groups.values():
-        layout = Layout.of(items[numbers[0]].rows)
-        pieces = [items[number].rows.columns() for number in numbers]
-        yield numbers, from_columns(layout.kind, concatenate(layout, pieces))
+    for (kind, *_), numbers in groups.items():
+        pieces = [items[number].columns for number in numbers]
+        joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        yield numbers, from_columns(kind, joined if len(pieces) > 1 else pieces[0])
