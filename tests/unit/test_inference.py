@@ -168,6 +168,15 @@ def test_a_worker_that_dies_while_it_writes_does_no_harm(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["died", "out.zarr"]
 
 
+def test_nothing_decoded_is_kept_after_a_call(alone, tmp_path):
+    sb.data.export(make_data(50), tmp_path / "data.zarr", progress=False)
+    source = sb.data.open_dataset(tmp_path / "data.zarr")
+    with sb.Trainer(make_network(), backend=alone) as trainer:
+        for call in (trainer.calculate_score, trainer.predict):
+            call(source)
+            assert not source._decoded
+
+
 def test_validation_that_diverges_is_nan_and_no_end(alone):
     features, labels = make_data(20)
     bad = features.copy()

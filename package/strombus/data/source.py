@@ -57,6 +57,9 @@ class Source(ABC):
         """Return the keys of rows `start` to `stop`, counted over all parts."""
         raise DataError("the data has no keys")
 
+    def release(self) -> None:
+        """Drop what was kept in memory for further reads."""
+
     @abstractmethod
     def blocks(self) -> tuple[Block, ...]:
         """Return the units of reading in their natural order; they cover every row once and never cross parts."""

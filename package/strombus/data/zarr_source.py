@@ -229,6 +229,11 @@ class ZarrSource(Source):
         with self._lock:
             return {name: self._column(block, name) for name in self.columns}
 
+    def release(self) -> None:
+        """Drop the decoded blocks."""
+        with self._lock:
+            self._decoded.clear()
+
     def _column(self, block: Block, name: str) -> Any:
         part, column = self.parts[block.part], self.columns[name]
         if name not in part.columns:

@@ -132,10 +132,13 @@ class InferenceWork:
                 sizes[-1] += rows
             elif rows > 0:
                 sizes.append(rows)
-        with read_batches(
-            self.source, order, part.start, part.stop, sizes, seed=0, epoch=0, shuffle=False, prefetch=1
-        ) as slabs:
-            yield from slabs
+        try:
+            with read_batches(
+                self.source, order, part.start, part.stop, sizes, seed=0, epoch=0, shuffle=False, prefetch=1
+            ) as slabs:
+                yield from slabs
+        finally:
+            self.source.release()  # a process keeps the work of several calls, but nobody reads these blocks again
 
     def windows(self, objects: Iterable[Any]) -> Iterator[list[Item]]:
         """Yield the objects of a partition, which may be a single one, as runs of items."""
