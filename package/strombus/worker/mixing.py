@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Iterable, Sequence
@@ -217,6 +218,9 @@ class Mixer:
     def _count(self, rank: int, update: Message) -> None:
         if update.step != self._seen[rank] or len(update.payload) < _HEAD.size:
             raise WireError(f"member {rank} sent step {update.step}, wanted {self._seen[rank]}")
+        (weight,) = _HEAD.unpack_from(update.payload)
+        if not 0 <= weight < math.inf:
+            raise WireError(f"member {rank} sent step {update.step} with a weight of {weight}")
         self._seen[rank] += 1
         self._pace.hear(rank, self._seen[rank])
 
