@@ -9,11 +9,12 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import fsspec
 import zarr
 from zarr.codecs import ZstdCodec
+
+from strombus.files import is_local, join, normalise
 
 __all__ = [
     "children",
@@ -32,24 +33,6 @@ __all__ = [
     "size",
     "write_text",
 ]
-
-
-def normalise(path: str | os.PathLike[str]) -> str:
-    """Return an absolute local path, or the URI, without a trailing slash: workers have other working directories."""
-    text = os.fspath(path)
-    if text.startswith("file:"):
-        text = unquote(urlsplit(text).path)
-    return os.path.abspath(text) if is_local(text) else text.rstrip("/")
-
-
-def is_local(uri: str) -> bool:
-    """Say whether `uri` is a path of this machine's file system."""
-    return "://" not in uri and "::" not in uri
-
-
-def join(uri: str, *names: str) -> str:
-    """Append names to a path or URI."""
-    return "/".join([uri.rstrip("/"), *names])
 
 
 def exists(uri: str) -> bool:

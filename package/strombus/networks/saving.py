@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
-import uuid
 from collections import Counter
 from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
@@ -13,13 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 import fsspec
 import numpy as np
 import torch
-from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError
 from safetensors.torch import load as parse
 from safetensors.torch import save as serialize
 from torch import Tensor
 
 from strombus.errors import ConfigurationError, DataError, MissingDataError
+from strombus.files import write_whole
 from strombus.networks.flat import module_tensors, to_numpy
 from strombus.types import UpdaterState
 
@@ -76,7 +74,7 @@ def save(network: Network, path: str | PathLike[str], updater: bool = True) -> N
         ) from error
     # contiguous copies: a tensor that is a view of something larger is no safetensors tensor
     copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    _write(path, serialize(copies, {_KEY: text}))
+    write_whole(path, serialize(copies, {_KEY: text}))
 
 
 def load(network: Network, path: str | PathLike[str], updater: bool = True) -> None:
@@ -170,29 +168,6 @@ def from_json(value: Any) -> Any:
                 raise DataError("a network file's mapping is damaged") from error
         return {key: from_json(item) for key, item in value.items()}
     return [from_json(item) for item in value] if isinstance(value, list) else value
-
-
-def _write(path: str | PathLike[str], data: bytes) -> None:
-    """Write under another name beside the target, then rename."""
-    files, target = fsspec.core.url_to_fs(os.fspath(path))
-    folder, name = posixpath.split(target)
-    temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex[:8]}")
-    if folder:
-        files.makedirs(folder, exist_ok=True)
-    try:
-        with files.open(temporary, "wb") as stream:
-            stream.write(data)
-            if isinstance(files, LocalFileSystem):
-                stream.flush()
-                os.fsync(stream.fileno())
-        if isinstance(files, LocalFileSystem):
-            os.replace(temporary, target)
-        else:
-            files.mv(temporary, target)
-    except BaseException:
-        if files.exists(temporary):
-            files.rm(temporary)
-        raise
 
 
 def _read(path: str | PathLike[str]) -> bytes:
