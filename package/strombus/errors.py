@@ -13,6 +13,7 @@ __all__ = [
     "MissingDataError",
     "NonFiniteError",
     "PeerLost",
+    "RunError",
     "StrombusError",
     "StrombusWarning",
     "TaskError",
@@ -113,6 +114,10 @@ class PeerLost(ConnectionError, ExecutorError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class RunError(StrombusError, RuntimeError):
+    """A run directory that cannot be used: its run has ended, was begun before, or is another process's."""
 
 
 class StrombusWarning(UserWarning):
