@@ -6,8 +6,8 @@ import logging
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from strombus.executors.base import Executor
 from strombus.exporting import readable_source
 from strombus.masters.base import Progress, TrainingJob, TrainingMaster
 from strombus.networks import Network
+from strombus.runs import Run
 from strombus.stats import Recorder, TrainingStats
 from strombus.types import NetworkState
 
@@ -44,6 +45,8 @@ class FitResult:
         The seed that governed the fit; give it as ``rng_seed`` to repeat it.
     stats : TrainingStats
         Timed phases; empty unless ``collect_training_stats``.
+    stopped_by : str or None
+        The class of the callback that said that the fit should end.
     """
 
     network: Network
@@ -53,6 +56,7 @@ class FitResult:
     seconds: float
     seed: int
     stats: TrainingStats = field(repr=False)
+    stopped_by: str | None = None
 
     @property
     def score(self) -> float:
@@ -70,6 +74,10 @@ class Fit:
     callbacks : sequence of Callback
     validate : callable
         Returns the validation figures of a source.
+    trainer : Trainer
+        For callbacks.
+    run : Run, optional
+        The run directory.
     carried : object
         What the trainer's last fit left (`TrainingJob.carried`); after `run`, what this one leaves.
     """
@@ -81,8 +89,12 @@ class Fit:
         executor: Executor,
         callbacks: Sequence[Callback],
         validate: Callable[[Readable], Mapping[str, float]],
+        *,
+        trainer: Any = None,
+        run: Run | None = None,
         carried: Any = None,
     ) -> None:
+        self.trainer, self.directory = trainer, run
         self.carried = carried
         self.network, self.master, self.executor = network, master, executor
         self.callbacks, self.validate = callbacks, validate
@@ -94,6 +106,9 @@ class Fit:
         self._validation: Readable | None = None
         self._records: list[EpochRecord] = []
         self._iteration = network.iteration
+        self._trained = [0, 0]  # examples and minibatches of all epochs
+        self._stopped_by: str | None = None
+        self._fault: Exception | None = None
         self._start_epoch()
 
     def run(self, data: Any, epochs: int, validation: Any) -> FitResult:
@@ -116,11 +131,12 @@ class Fit:
         return FitResult(
             self.network,
             tuple(self._records),
-            sum(record.examples for record in self._records),
-            sum(record.minibatches for record in self._records),
+            self._trained[0],
+            self._trained[1],
             time.perf_counter() - started,
             self.seed,
             self.stats,
+            self._stopped_by,
         )
 
     def _open(self, data: Any, native: bool = True) -> AbstractContextManager[Readable]:
@@ -178,16 +194,61 @@ class Fit:
             carried=self.carried,
         )
         with ExitStack() as stack:
+            plan = FitPlan(
+                epochs,
+                rows,
+                job.workers,
+                self.executor.name,
+                trainer=self.trainer,
+                validation=self._validation,
+                run=self.directory,
+                seed=self.seed,
+            )
             for callback in self.callbacks:
-                callback.on_fit_start(FitPlan(epochs, rows, job.workers, self.executor.name))
-                stack.callback(callback.on_fit_end)
+                with self._calling(callback, "on_fit_start"):
+                    callback.on_fit_start(plan)
+                stack.callback(self._end, callback)
             self._start_epoch()
             if self._recorder.enabled:
                 self.stats.about["workers"] = job.workers
-            with self._recorder.phase("train"):
-                state = self.master.train(job)
-            self.network.load_state(state)
-            self.carried = job.carried
+            try:
+                with self._recorder.phase("train"):
+                    state = self.master.train(job)
+                self.network.load_state(state)
+                self.carried = job.carried
+            except Exception as error:
+                self._fail(error)
+            iteration = self.network.iteration
+        if self.network.iteration != iteration:  # a callback has put another state into it
+            self.carried = None
+
+    @contextmanager
+    def _calling(self, callback: Callback, method: str) -> Iterator[None]:
+        """Note on an error of a callback whose it is, and keep it: engines may wrap it in errors of their own."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"raised by {type(callback).__name__}.{method}, a callback of this fit")
+            self._fault = error
+            raise
+
+    def _end(self, callback: Callback) -> None:
+        with self._calling(callback, "on_fit_end"):
+            callback.on_fit_end()
+
+    def _fail(self, error: Exception) -> None:
+        """Tell the callbacks of an error, and raise it unless one of them takes it for the fit's end."""
+        told, takers = self._fault or error, []
+        self.carried = None
+        for callback in self.callbacks:
+            with self._calling(callback, "on_error"):
+                if callback.on_error(told) is True:
+                    takers.append(type(callback).__name__)
+        if self._fault is not None:
+            raise self._fault
+        if not takers:
+            raise error
+        self._stopped_by = takers[0]
 
     def _workers(self) -> int:
         count = self.master.count_workers(self.executor.capacity())
@@ -200,14 +261,25 @@ class Fit:
 
     # -- what the master tells -------------------------------------------------------------------
 
-    def on_round(self, progress: Progress) -> None:
-        """Add a round to the epoch's figures."""
+    def on_round(self, progress: Progress) -> bool:
+        """Add a round to the epoch's figures, and ask the callbacks whether to stop."""
+        if self.directory is not None:
+            self.directory.check()
         self._examples += progress.examples
         self._minibatches += progress.minibatches
+        self._trained[0] += progress.examples
+        self._trained[1] += progress.minibatches
         self._iteration = progress.iteration
         self._score = self.network.score = progress.score
         for callback in self.callbacks:
-            callback.on_round(progress)
+            with self._calling(callback, "on_round"):
+                self._heed(callback, callback.on_round(progress))
+        return self._stopped_by is not None
+
+    def _heed(self, callback: Callback, stop: bool | None) -> None:
+        """Keep the first callback that has ended the fit."""
+        if stop is True and self._stopped_by is None:
+            self._stopped_by = type(callback).__name__
 
     def on_epoch(
         self,
@@ -235,7 +307,10 @@ class Fit:
         self._records.append(record)
         self._note(record)
         self._start_epoch()
-        return any([callback.on_epoch_end(record) is True for callback in self.callbacks])  # noqa: C419 - all are told
+        for callback in self.callbacks:
+            with self._calling(callback, "on_epoch_end"):
+                self._heed(callback, callback.on_epoch_end(record))
+        return self._stopped_by is not None
 
     def _note(self, record: EpochRecord) -> None:
         """Keep an epoch's figures with the timed phases."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from strombus.masters.base import Progress
+from strombus.runs import Run
 
 __all__ = ["Callback", "EpochRecord", "FitPlan"]
 
@@ -20,12 +22,25 @@ class FitPlan:
         Epochs to run, examples of one epoch, workers that train.
     backend : str
         Name of the executor.
+    trainer : Trainer
+        Whose network is trained. Its scoring and evaluation may be used after an epoch; while shared training keeps
+        the workers busy they run in this process.
+    validation : object
+        The validation data as it was opened, which the trainer takes too; None without any.
+    run : Run or None
+        The run directory of a fit that has a name.
+    seed : int or None
+        What governs the fit.
     """
 
     epochs: int
     examples: int
     workers: int
     backend: str
+    trainer: Any = field(default=None, compare=False, repr=False)
+    validation: Any = field(default=None, compare=False, repr=False)
+    run: Run | None = field(default=None, compare=False, repr=False)
+    seed: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +75,13 @@ class EpochRecord:
 class Callback:
     """Called on the driver, in the order given; override what you need. For code on the workers see `TrainingHook`.
 
+    An error that a callback raises ends the fit, with a note of which callback it was.
+
     Attributes
     ----------
     passive : bool
-        True for a callback that only watches: at an epoch's end it neither stops the fit nor looks at the
-        network. Shared training waits for the driver after each epoch unless all callbacks are passive.
+        True for a callback that only watches: it never ends the fit, and does not look at the network after an
+        epoch. Shared training waits for the driver after each epoch unless all callbacks are passive.
     """
 
     passive: bool = False
@@ -72,12 +89,28 @@ class Callback:
     def on_fit_start(self, plan: FitPlan) -> None:
         """Run before the first round."""
 
-    def on_round(self, progress: Progress) -> None:
-        """Run after each round."""
+    def on_round(self, progress: Progress) -> bool | None:
+        """Run after each round, or report of shared training; return True to end the fit at once.
+
+        Rounds that are under way are waited for. The network gets what was trained by then; an epoch of which rows
+        are left has no record, and does not count.
+        """
+        return None
 
     def on_epoch_end(self, record: EpochRecord) -> bool | None:
         """Run after each epoch; return True to end the fit after it. The network has the epoch's parameters."""
         return None
 
+    def on_error(self, error: Exception) -> bool | None:
+        """Run when training fails; return True to end the fit without the error, with the last epoch's network."""
+        return None
+
     def on_fit_end(self) -> None:
         """Run when the fit is over, also after an error; the callback that was started last comes first."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what another instance needs to go on: numbers, texts, lists and mappings, as JSON has them."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned; called before `on_fit_start`."""

@@ -27,7 +27,7 @@ from strombus.partitioning import (
 )
 from strombus.registry import Registry
 from strombus.stats import TrainingStats
-from strombus.types import Capacity, NetworkState
+from strombus.types import Capacity, NetworkState, WorkerReport
 from strombus.worker.hooks import TrainingHook
 
 __all__ = ["Observer", "Progress", "TrainingJob", "TrainingMaster", "explain", "make_named"]
@@ -67,6 +67,8 @@ class Progress:
         Mean loss of the workers' last minibatches, weighted by their counts.
     figures : mapping of str to float
         What else there is to know, such as the compression of shared training.
+    workers : tuple of WorkerReport
+        Who trained this round: all that had rows in averaging, the one that reports in shared training.
     """
 
     epoch: int
@@ -76,13 +78,17 @@ class Progress:
     iteration: int
     score: float
     figures: Mapping[str, float] = field(default_factory=dict)
+    workers: tuple[WorkerReport, ...] = ()
 
 
 class Observer(Protocol):
     """Who is told how training goes; runs on the driver."""
 
-    def on_round(self, progress: Progress) -> None:
-        """Take note of a round that has ended."""
+    def on_round(self, progress: Progress) -> bool:
+        """Take note of a round that has ended; return True to stop as soon as it can be done.
+
+        What was trained by then counts. An epoch of which rows are left is not told of.
+        """
 
     def on_epoch(
         self,

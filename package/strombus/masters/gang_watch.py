@@ -7,7 +7,7 @@ from typing import Any
 from strombus.masters.base import Progress, TrainingJob
 from strombus.networks.parcels import unpack_state
 from strombus.stats import TrainingStats
-from strombus.types import Event
+from strombus.types import Event, WorkerReport
 
 __all__ = ["GangWatch"]
 
@@ -29,13 +29,14 @@ class GangWatch:
         self._state = bytearray()
         self._state_is_whole = False
         self._words: list[Any] = []
+        self._stops = False
 
     def stopping(self) -> bool:
-        """Say whether members should finish early: they are only told at an epoch's end."""
+        """Say whether members should give up: they are told to stop by `commands`, and then end in order."""
         return False
 
     def commands(self) -> list[Any]:
-        """Return the words that members wait for."""
+        """Return what members are told: whether to go on after an epoch, or to stop at once."""
         found, self._words = self._words, []
         return found
 
@@ -59,12 +60,14 @@ class GangWatch:
     def _take(self, rank: int, event: Event) -> None:
         values = dict(event.values)
         self._latest[rank] = values
-        self._job.observer.on_round(self._progress(values))
+        if self._job.observer.on_round(self._progress(rank, values, event)) and not self._stops:
+            self._stops = True
+            self._words.append({"stop": True})
         if event.name == "epoch":
             self._ended[rank] = values
             self._end_epoch()
 
-    def _progress(self, values: dict[str, Any]) -> Progress:
+    def _progress(self, rank: int, values: dict[str, Any], event: Event) -> Progress:
         """Make a round of one member's report."""
         self._round += 1
         steps, length = values["minibatches"], values["length"]
@@ -85,6 +88,7 @@ class GangWatch:
             max(latest["iteration"] for latest in self._latest.values()),
             self._score(),
             figures,
+            (_report(rank, values, event),),
         )
 
     def _score(self) -> float:
@@ -95,7 +99,9 @@ class GangWatch:
 
     def _end_epoch(self) -> None:
         """Tell the observer of an epoch that every member has ended, and whose state is here if it is waited for."""
-        if len(self._ended) < self._size or (self._job.waits and not self._state_is_whole):
+        if len(self._ended) < self._size or not all(values["whole"] for values in self._ended.values()):
+            return
+        if self._job.waits and not self._state_is_whole:
             return
         epoch = self._epoch
         state = unpack_state(bytes(self._state)) if self._job.waits else None
@@ -124,3 +130,13 @@ class GangWatch:
         if evaluated := sum(values.get("evaluated", 0) for values in found):
             figures["accuracy"] = sum(values["right"] for values in found) / evaluated
         return figures
+
+
+def _report(rank: int, values: dict[str, Any], event: Event) -> WorkerReport:
+    steps, length = values["minibatches"], values["length"]
+    figures = {"threshold": values["threshold"], "sent_bytes": values["sent"]}
+    if steps and length:
+        figures["sent_share"] = values["elements"] / (steps * length)
+    return WorkerReport(
+        rank, values["iteration"], values["examples"], steps, values["loss"], event.seconds, event.host, figures
+    )

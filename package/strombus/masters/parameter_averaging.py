@@ -73,6 +73,7 @@ class _Run:
         self.master, self.job = master, job
         self.hooks = master.training_hooks
         self.recorder = Recorder(master.collect_training_stats, stats=job.stats)
+        self.stopping = False
         with self.recorder.phase("split"):
             repartitioner = master.choose_repartitioner(job.source, job.workers)
             self.feed = feed_of(master, job, repartitioner)
@@ -88,8 +89,9 @@ class _Run:
                 _compare_clocks(job)
             shared = self._share(work)
             for epoch in range(job.first_epoch, job.first_epoch + job.epochs):
-                state = complete_state(work, self._epoch(shared, Averaged(state, epoch)))
-                if job.observer.on_epoch(epoch, state):
+                mean, whole = self._epoch(shared, Averaged(state, epoch))
+                state = complete_state(work, mean)
+                if not whole or job.observer.on_epoch(epoch, state):
                     break
         finally:
             if shared is not None:
@@ -110,15 +112,18 @@ class _Run:
             timed=master.collect_training_stats,
         )
 
-    def _epoch(self, work: Shared[AveragingWork], start: Averaged) -> Averaged:
-        """Run one epoch, with one round under way while the one before it is settled."""
+    def _epoch(self, work: Shared[AveragingWork], start: Averaged) -> tuple[Averaged, bool]:
+        """Run one epoch, with one round under way while the one before it is settled; say whether it is whole."""
         # The anchor stays until the next one: what an engine makes again begins with it.
         mean = anchor = self._share(start)
-        alive, under_way = [anchor], deque[_UnderWay]()
+        alive, under_way, whole = [anchor], deque[_UnderWay](), True
         try:
             with self.recorder.phase("split"):
                 rounds = self.rounds.of(start.epoch)
             for number, parts in enumerate(rounds):
+                if self.stopping:
+                    whole = False
+                    break
                 submitted = time.time()
                 before, mean = mean, self._submit(parts, work, mean)
                 alive.append(mean)
@@ -133,7 +138,7 @@ class _Run:
             while under_way:
                 self._settle(under_way.popleft(), anchor)
             with self.recorder.phase("apply"):
-                return mean.get()
+                return mean.get(), whole
         finally:
             for shared in alive:
                 shared.free()
@@ -172,7 +177,7 @@ class _Run:
             for hook, state in zip(self.hooks, states, strict=True):
                 if state is not None:
                     hook.collect(rank, state)
-        self.job.observer.on_round(
+        self.stopping |= self.job.observer.on_round(
             Progress(
                 done.epoch,
                 done.number,
@@ -180,6 +185,7 @@ class _Run:
                 summary.minibatches,
                 summary.iteration,
                 summary.score,
+                workers=summary.reports,
             )
         )
 

@@ -7,6 +7,7 @@ from strombus.types.event import Event
 from strombus.types.finding import Finding
 from strombus.types.native import NativePartition
 from strombus.types.partition import Block, Partition
+from strombus.types.report import WorkerReport
 from strombus.types.state import NetworkState, UpdaterState
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "NetworkState",
     "Partition",
     "UpdaterState",
+    "WorkerReport",
     "from_columns",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,8 @@ import numpy as np
 from strombus.data import open_cell
 from strombus.errors import ConfigurationError
 from strombus.networks import Network, Replica
-from strombus.stats import Recorder
-from strombus.types import DataSet, MultiDataSet, NetworkState, Partition, UpdaterState
+from strombus.stats import Recorder, where
+from strombus.types import DataSet, MultiDataSet, NetworkState, Partition, UpdaterState, WorkerReport
 from strombus.worker.bench import Feed, Workbench
 from strombus.worker.hooks import TrainingHook
 from strombus.worker.merging import Averaged, Contribution, Summary
@@ -87,7 +88,7 @@ def train_cell(shared: tuple[AveragingWork, Averaged], opened: Any) -> Contribut
 def _train(
     work: AveragingWork, start: Averaged, rank: int, number: int, batches: Iterable[DataSet | MultiDataSet]
 ) -> Contribution:
-    recorder = Recorder(work.timed, rank)
+    recorder, started = Recorder(work.timed, rank), time.perf_counter()
     hooks = copy.deepcopy(work.hooks)
     with ExitStack() as stack:
         with recorder.phase("init"):
@@ -97,7 +98,8 @@ def _train(
         # A seed for each (epoch, round, rank): a round that runs again draws the same numbers.
         seed_torch(replica, work.feed.seed, start.epoch, number, rank)
         totals = run_steps(replica, batches, hooks, recorder)
-        contribution = _contribution(work, replica, totals, recorder, rank, hooks, start.epoch)
+        report = _report(replica, totals, rank, time.perf_counter() - started)
+        contribution = _contribution(work, replica, totals, recorder, report, hooks, start.epoch)
         work.bench.holds(contribution.state)
         return contribution
 
@@ -123,12 +125,17 @@ def complete_state(work: AveragingWork, averaged: Averaged) -> NetworkState:
     return replace(state, updater=replace(state.updater, tensors={**state.updater.tensors, **kept}))
 
 
+def _report(replica: Replica, totals: StepTotals, rank: int, seconds: float) -> WorkerReport:
+    steps = totals.steps
+    return WorkerReport(rank, replica.iteration, totals.examples, steps, totals.last_loss, seconds, where())
+
+
 def _contribution(
     work: AveragingWork,
     replica: Replica,
     totals: StepTotals,
     recorder: Recorder,
-    rank: int,
+    report: WorkerReport,
     hooks: tuple[TrainingHook, ...],
     epoch: int,
 ) -> Contribution:
@@ -145,7 +152,8 @@ def _contribution(
         score_sum=totals.last_loss * totals.last_count,
         count=totals.last_count,
         timings=(recorder.take(),) if recorder.enabled else (),
-        hooks=((rank, tuple(hook.state() for hook in hooks)),) if hooks else (),
+        hooks=((report.worker, tuple(hook.state() for hook in hooks)),) if hooks else (),
+        reports=(report,),
     )
     # Never zero: where everything is masked on every worker, the mean is still one of what they ended with.
     weight = max(totals.count, 2.0**-100) if work.weighting == "examples" else 1.0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strombus.stats import Recorder, TrainingStats
-from strombus.types import NetworkState, UpdaterState
+from strombus.types import NetworkState, UpdaterState, WorkerReport
 
 __all__ = ["Averaged", "Contribution", "Pile", "Summary", "add_up", "finish_round", "merge_contributions"]
 
@@ -35,6 +35,8 @@ class Summary:
         Of each task; empty unless phases are timed.
     hooks : tuple of (int, tuple)
         Rank, and what each hook's ``state()`` returned there.
+    reports : tuple of WorkerReport
+        What each worker did.
     """
 
     examples: int = 0
@@ -44,6 +46,7 @@ class Summary:
     count: float = 0.0
     timings: tuple[TrainingStats, ...] = ()
     hooks: tuple[tuple[int, tuple[Any, ...]], ...] = ()
+    reports: tuple[WorkerReport, ...] = ()
 
     @property
     def score(self) -> float:
@@ -59,6 +62,7 @@ class Summary:
             self.count + other.count,
             self.timings + other.timings,
             self.hooks + other.hooks,
+            self.reports + other.reports,
         )
 
 

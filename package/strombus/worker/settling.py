@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -58,20 +58,24 @@ class Settler:
         share = 1 / self._peers.size if self._sums else 1.0
         self._compressor.load(carried.take_up(self._replica.flat, self._compressor.state(), share))
 
-    def note(self) -> bytes:
-        """Return what the others must know of this member when it ends an epoch."""
+    def note(self, whole: bool) -> bytes:
+        """Return what the others must know of this member when it ends an epoch; `whole` if it has left no rows."""
         sends = self._peers.rank == 0 and not self._exact and time.monotonic() >= self._due
-        return json.dumps({"iteration": self._replica.iteration, "sends": sends}).encode()
+        return json.dumps({"iteration": self._replica.iteration, "sends": sends, "whole": whole}).encode()
 
-    def settle(self, own: bytes, notes: Mapping[int, bytes], rows: int) -> None:
-        """Make this epoch's replicas one; `rows` is what this member has trained in it."""
+    def settle(self, own: bytes, notes: Mapping[int, bytes], rows: int) -> bool:
+        """Make this epoch's replicas one; `rows` is what this member has trained in it.
+
+        Returns whether no member has left rows: all members get the same answer.
+        """
         self._rows += rows
         read = {rank: _read(note) for rank, note in {**notes, self._peers.rank: own}.items()}
-        self._replica.iteration = max(iteration for iteration, _ in read.values())
-        if read[0][1]:
+        self._replica.iteration = max(note.iteration for note in read.values())
+        if read[0].sends:
             self._send_parameters()
         if self._peers.size > 1:
             self._join_buffers(rows)
+        return all(note.whole for note in read.values())
 
     def _send_parameters(self) -> None:
         started = time.monotonic()
@@ -183,9 +187,16 @@ def _read_thresholds(note: bytes, count: int) -> list[ThresholdState]:
     return states
 
 
-def _read(note: bytes) -> tuple[int, bool]:
+@dataclass(frozen=True, slots=True)
+class _Note:
+    iteration: int
+    sends: bool
+    whole: bool
+
+
+def _read(note: bytes) -> _Note:
     try:
         values = json.loads(note)
-        return int(values["iteration"]), bool(values["sends"])
+        return _Note(int(values["iteration"]), bool(values["sends"]), bool(values["whole"]))
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"a peer's note cannot be read: {type(error).__name__}: {error}") from error

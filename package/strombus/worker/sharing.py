@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from strombus.networks import Network
 from strombus.networks.flat import read_buffers, write_buffers_
 from strombus.networks.parcels import pack_state
 from strombus.partitioning import EqualRepartitioner, Repartitioner
-from strombus.stats import Recorder
+from strombus.stats import Recorder, where
 from strombus.transport import Keys, Transport, TransportOptions
 from strombus.types import DataSet, Event, MultiDataSet, NetworkState, Partition
 from strombus.worker.bench import Feed
@@ -174,6 +174,10 @@ class _Training:
         self.mixer = Mixer(self.peers, self.compressor, options.combine, options.max_staleness, self.pace)
         self.figures = _Figures()
         self.reported = 0.0
+        self.since = 0.0
+        self.where = where()
+        self.words: dict[int, bool] = {}
+        self.told_to_stop = False
         self.skips_nonfinite = options.compression.on_nonfinite == "skip"
 
     def warm_up(self) -> None:
@@ -191,8 +195,7 @@ class _Training:
         """Train all epochs and settle."""
         self.peers.transport = transport
         for epoch in self.work.epochs:
-            self._epoch(epoch)
-            if self.work.waits and not self._may_go_on(epoch):
+            if not self._epoch(epoch) or (self.work.waits and not self._may_go_on(epoch)):
                 break
         with self.recorder.phase("settle"):
             state, carried = self.settler.final_state()
@@ -201,21 +204,31 @@ class _Training:
 
     # -- one epoch
 
-    def _epoch(self, epoch: int) -> None:
+    def _epoch(self, epoch: int) -> bool:
+        """Train an epoch; say whether it is whole, or was stopped before its end."""
         feed, rank, started = self.work.feed, self.member.rank, time.perf_counter()
         with self.recorder.phase("split"):
             ranges = self.work.cells or feed.ranges(self.work.repartitioner, epoch, self.member.size)
+        self.since = time.monotonic()
         self.mixer.start([feed.sizes(part.rows) for part in ranges])
         seed_torch(self.replica, feed.seed, epoch, rank)
-        for batch in self._batches(epoch, ranges[rank]):
-            self._step(epoch, batch)
+        rows, mine_whole = 0, True
+        with closing(self._batches(epoch, ranges[rank])) as batches:
+            for batch in batches:
+                self._hear()
+                if self.told_to_stop:
+                    mine_whole = False
+                    break
+                self._step(epoch, batch)
+                rows += batch.examples
         with self.recorder.phase("epoch_end"):
-            note = self.settler.note()
-            self.settler.settle(note, self.mixer.finish(note), ranges[rank].rows)
-        figures = self._validate()
-        self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started})
+            note = self.settler.note(mine_whole)
+            whole = self.settler.settle(note, self.mixer.finish(note), rows)
+        figures = self._validate() if whole else {}
+        self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started, "whole": whole})
+        return whole
 
-    def _batches(self, epoch: int, part: Partition) -> Iterator[DataSet | MultiDataSet]:
+    def _batches(self, epoch: int, part: Partition) -> Generator[DataSet | MultiDataSet]:
         if not part.rows:
             return
         with ExitStack() as stack:
@@ -269,7 +282,8 @@ class _Training:
 
     def _tell(self, name: str, epoch: int, more: dict[str, Any]) -> None:
         """Report what happened since the last report."""
-        self.reported = time.monotonic()
+        now = time.monotonic()
+        seconds, self.since, self.reported = now - self.since, now, now
         values = {
             "epoch": epoch,
             "iteration": self.replica.iteration,
@@ -278,13 +292,21 @@ class _Training:
             **self.figures.take(),
             **more,
         }
-        self.member.report(Event(name, self.member.rank, time.time(), values=values))
+        self.member.report(Event(name, self.member.rank, time.time(), seconds, self.where, values))
         self._tell_timings()
 
     def _tell_timings(self) -> None:
         """Report what was timed since the last report, so that no member keeps a whole fit's."""
         if self.recorder.enabled:
             self.member.report(Event("timings", self.member.rank, time.time(), payload=self.recorder.take().pack()))
+
+    def _hear(self) -> None:
+        """Take in what the driver says: whether to go on after an epoch, or to stop at once."""
+        for word in self.member.commands():
+            if "epoch" in word:
+                self.words[word["epoch"]] = not word["stop"]
+            else:
+                self.told_to_stop = True
 
     def _validate(self) -> dict[str, Any]:
         """Score this member's share of the validation data."""
@@ -319,12 +341,11 @@ class _Training:
             for start in range(0, len(data), _CHUNK):
                 values = {"epoch": epoch, "last": start + _CHUNK >= len(data)}
                 self.member.report(Event("state", 0, values=values, payload=data[start : start + _CHUNK]))
-        words: list[Any] = []
 
         def told() -> bool:
-            words.extend(word for word in self.member.commands() if word.get("epoch") == epoch)
-            return bool(words)
+            self._hear()
+            return epoch in self.words
 
         with self.recorder.phase("driver_wait"):
             self.peers.wait_for_driver(told)
-        return not words[0]["stop"]
+        return self.words.pop(epoch)

@@ -34,6 +34,9 @@ class Noted(sb.Callback):
         self.note("epoch", record.epoch)
         return record.epoch == self.stop_after
 
+    def on_error(self, error):
+        self.note("error", str(error))
+
     def on_fit_end(self):
         self.note("end")
 
@@ -86,9 +89,84 @@ def test_only_true_ends_the_fit(executor):
 @pytest.mark.parametrize("where", ["round", "epoch"])
 def test_an_error_of_a_callback_ends_the_fit_and_all_callbacks(executor, where):
     calls = []
-    with pytest.raises(RuntimeError, match=f"b failed at {where}"):
+    with pytest.raises(RuntimeError, match=f"b failed at {where}") as caught:
         fit(executor, [Noted("a", calls), Noted("b", calls, fail_at=where), Noted("c", calls)])
+    assert caught.value.__notes__ == [
+        f"raised by Noted.on_{where}{'_end' * (where == 'epoch')}, a callback of this fit"
+    ]
     assert [(name, what) for name, what, *_ in calls][-3:] == [("c", "end"), ("b", "end"), ("a", "end")]
+    told = f"b failed at {where}"
+    assert [call for call in calls if call[1] == "error"] == [(name, "error", told) for name in "abc"]
+
+
+def test_it_is_the_callbacks_own_error_in_shared_training_too(executor):
+    calls, master = [], sb.SharedTrainingMaster(workers=1, rng_seed=0)
+    with (
+        sb.Trainer(make_network(), master, executor) as trainer,
+        pytest.raises(RuntimeError, match="b failed at round") as caught,
+    ):
+        trainer.fit(make_data(30), callbacks=[Noted("a", calls), Noted("b", calls, fail_at="round")], progress=False)
+    assert "raised by Noted.on_round" in caught.value.__notes__[0]
+    assert [(name, what) for name, what, *_ in calls][-2:] == [("b", "end"), ("a", "end")]
+
+
+class Takes(sb.Callback):
+    def on_error(self, error):
+        self.error = error
+        return True
+
+
+def test_an_error_of_training_may_be_taken_for_the_end(executor):
+    features, labels = make_data(30)
+    network, takes, calls = make_network(), Takes(), []
+    fit(executor, [], data=(features, labels), network=network)
+    before = network.state().parameters
+    features[3] = np.nan
+    result = fit(executor, [Noted("a", calls), takes], data=(features, labels), network=network)
+    assert isinstance(takes.error, TaskError)
+    assert (result.epochs, result.stopped_by) == ((), "Takes")
+    np.testing.assert_array_equal(network.state().parameters, before)
+    assert [what for _, what, *_ in calls][-2:] == ["error", "end"]
+
+
+@pytest.mark.parametrize("where", ["round", "epoch", "error"])
+def test_an_error_of_a_callback_is_never_taken_for_the_end(executor, where):
+    data = make_data(30)
+    if where == "error":
+        data[0][3] = np.nan
+    with pytest.raises(RuntimeError, match=f"b failed at {where}"):
+        fit(executor, [Noted("b", [], fail_at=where), Takes()], data=data)
+
+
+class StopsAt(sb.Callback):
+    def __init__(self, round_):
+        self.round = round_
+
+    def on_round(self, progress):
+        return progress.round == self.round
+
+
+def test_true_of_a_round_ends_the_fit_within_the_epoch(executor):
+    calls, network = [], make_network()
+    result = fit(executor, [StopsAt(1), Noted("a", calls)], epochs=5, data=make_data(100), network=network)
+    rounds = [call for call in calls if call[1] == "round"]
+    assert rounds == [("a", "round", 0, number, 20) for number in range(3)]  # the third was under way
+    assert (result.examples, result.minibatches, result.epochs, result.stopped_by) == (60, 12, (), "StopsAt")
+    assert (network.epoch, network.iteration) == (0, 6)
+    again = make_network()
+    fit(executor, [], epochs=1, data=make_data(100), network=again)
+    assert not np.array_equal(network.state().parameters, again.state().parameters)
+
+
+def test_true_of_the_last_round_ends_the_fit_after_the_epoch(executor):
+    result = fit(executor, [StopsAt(4)], epochs=5, data=make_data(100))
+    assert [record.examples for record in result.epochs] == [100]
+    assert result.stopped_by == "StopsAt"
+
+
+def test_the_state_of_a_callback_is_empty_by_default():
+    assert sb.Callback().state() == {}
+    assert sb.Callback().load_state({}) is None
 
 
 def test_a_callback_that_did_not_start_is_not_ended(executor):
