@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from strombus.callbacks import Callback, ProgressBar
+from strombus.callbacks import Callback, JsonLinesLogger, ProgressBar
 from strombus.data import NativeCollection, open_source
 from strombus.errors import ConfigurationError, DataError, ExecutorError
 from strombus.evaluation import ROC, Evaluation, RegressionEvaluation, ROCMultiClass
 from strombus.evaluation.request import Request
 from strombus.executors import resolve
 from strombus.executors.base import Executor, Shared
+from strombus.executors.local import LocalExecutor
 from strombus.exporting import readable_source
 from strombus.fitting import Fit, FitResult
 from strombus.inference import Inference
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
 from strombus.partitioning import DefaultRepartitioner
+from strombus.recording import ConfigRecorder, record_result
+from strombus.runs import open_run
 from strombus.stats import TrainingStats
 from strombus.types import NativePartition, Partition
 from strombus.worker.evaluating import evaluate_part, merge_metrics
@@ -65,6 +68,7 @@ class Trainer:
         self.master = master
         self.stats = TrainingStats()
         self._executor: Executor | None = None
+        self._stand_in: Executor | None = None
         self._carried: Any = None
         self._closed = False
         self._owned = not isinstance(backend, Executor)
@@ -72,7 +76,12 @@ class Trainer:
 
     @property
     def executor(self) -> Executor:
-        """The backend's executor, opened on first use."""
+        """The backend's executor, opened on first use.
+
+        While shared training keeps its workers busy, that is for callbacks, it is one that runs in this process.
+        """
+        if self._stand_in is not None:
+            return self._stand_in
         if self._closed:
             raise ExecutorError("this Trainer is closed; make a new one with the same network")
         if self._executor is None:
@@ -101,6 +110,9 @@ class Trainer:
         validation: Any = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
+        *,
+        name: str | None = None,
+        storage_path: str | os.PathLike[str] | None = None,
     ) -> FitResult:
         """Train for a number of epochs; a second call goes on where the first ended.
 
@@ -115,24 +127,51 @@ class Trainer:
         callbacks : sequence of Callback
         progress : bool
             Show a bar on a terminal, lines elsewhere.
+        name : str, optional
+            Gives the fit a directory ``storage_path/name`` with its options, metrics, network and result; without a
+            name nothing is written.
+        storage_path : path or URI, optional
+            ``strombus-runs`` in the working directory by default.
 
         Raises
         ------
         ConfigurationError
             Without a master, without an optimizer, or for fewer than one epoch.
+        RunError
+            When the name was used before, or is in use.
         DataError
             When the data cannot be used; TaskError when a worker fails.
         """
         master = self._master_to_fit(epochs)
-        watchers = [*callbacks, *([ProgressBar()] if progress else [])]
-        fit = Fit(self.network, master, self.executor, watchers, self._validation_figures, self._carried)
-        self._carried = None  # a fit that fails leaves nothing behind
-        try:
-            result = fit.run(data, epochs, validation)
-        finally:
-            self.stats.merge(fit.stats)
-        self._carried = fit.carried
-        return result
+        if storage_path is not None and name is None:
+            raise ConfigurationError("storage_path says where a fit with a name is kept; give fit a name too")
+        with ExitStack() as stack:
+            run = None if name is None else stack.enter_context(open_run(name, storage_path))
+            watchers = [*callbacks, *([ProgressBar()] if progress else [])]
+            if run is not None:
+                watchers = [ConfigRecorder(), *watchers, JsonLinesLogger()]
+            fit = Fit(
+                self.network,
+                master,
+                self.executor,
+                watchers,
+                self._validation_figures,
+                trainer=self,
+                run=run,
+                carried=self._carried,
+            )
+            self._carried = None  # a fit that fails leaves nothing behind
+            if master.validates:
+                self._stand_in = stack.enter_context(LocalExecutor(1))
+            try:
+                result = fit.run(data, epochs, validation)
+            finally:
+                self._stand_in = None
+                self.stats.merge(fit.stats)
+            self._carried = fit.carried
+            if run is not None:
+                record_result(run, result)
+            return result
 
     def _validation_figures(self, source: Any) -> dict[str, float]:
         figures = {"score": self._inference.calculate_score(source, finite=False)}
