@@ -17,6 +17,7 @@ _WHERE = {
     "DefaultRepartitioner": "strombus.partitioning",
     "DenseEncoder": "strombus.compression",
     "Dl4jEncoder": "strombus.compression",
+    "EarlyStopping": "strombus.callbacks",
     "Encoder": "strombus.compression",
     "EpochRecord": "strombus.callbacks",
     "EqualRepartitioner": "strombus.partitioning",
@@ -60,6 +61,7 @@ __all__ = [
     "DefaultRepartitioner",
     "DenseEncoder",
     "Dl4jEncoder",
+    "EarlyStopping",
     "Encoder",
     "EpochRecord",
     "EqualRepartitioner",
@@ -96,7 +98,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from strombus import data, errors
-    from strombus.callbacks import Callback, EpochRecord
+    from strombus.callbacks import Callback, EarlyStopping, EpochRecord
     from strombus.compression import (
         AdaptiveThresholdAlgorithm,
         DenseEncoder,

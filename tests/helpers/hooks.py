@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import strombus as sb
 
 
@@ -21,3 +23,10 @@ class SeenRows(sb.TrainingHook):
 
     def collect(self, rank, state):
         self.rows += [(rank, row) for row in state]
+
+
+class SlowSteps(sb.TrainingHook):
+    """Take 20 ms longer for each update."""
+
+    def post_update(self, batch, replica):
+        time.sleep(0.02)
