@@ -16,6 +16,7 @@ from strombus.callbacks import MaxEpochs
 from strombus.errors import ConfigurationError, MissingDataError, RunError
 from strombus.executors.local import LocalExecutor
 from strombus.runs import open_run
+from strombus.stats import TrainingStats
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +171,9 @@ def test_data_that_is_not_there_does_not_use_up_the_name(executor, tmp_path):
         with pytest.raises(MissingDataError):
             trainer.fit(tmp_path / "nothing.zarr", name="one", storage_path=tmp_path)
         trainer.fit(make_data(10), name="one", storage_path=tmp_path, progress=False)
+
+
+def test_what_was_timed_is_kept(executor, tmp_path):
+    master = sb.ParameterAveragingTrainingMaster(workers=1, collect_training_stats=True)
+    result = fit(executor, master=master, name="one", storage_path=tmp_path)
+    assert TrainingStats.load(tmp_path / "one").keys() == result.stats.keys() != ()
