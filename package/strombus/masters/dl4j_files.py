@@ -9,7 +9,7 @@ from typing import Any
 from strombus.errors import ConfigurationError, StrombusWarning
 from strombus.transport import transports
 
-__all__ = ["algorithm_type", "from_dl4j"]
+__all__ = ["algorithm_type", "from_dl4j", "storage_level"]
 
 # A master's inner state: it says nothing about how to train.
 _STATE = frozenset(
@@ -104,7 +104,7 @@ def from_dl4j(options: Mapping[str, Any]) -> dict[str, Any]:
     if kept.get("residualPostProcessor", ...) is None:
         kept["residualPostProcessor"] = "none"
     if isinstance(kept.get("storageLevel"), dict):
-        kept["storageLevel"] = _storage_level(kept["storageLevel"])
+        kept["storageLevel"] = storage_level(kept["storageLevel"])
     _warn(_changed(options, _INERT))
     return kept
 
@@ -146,7 +146,10 @@ def _warn(names: list[str]) -> None:
         warnings.warn(f"DL4J's {', '.join(names)} have no effect here{advice}", StrombusWarning, stacklevel=5)
 
 
-def _storage_level(fields: Mapping[str, Any]) -> str:
+def storage_level(fields: Mapping[str, Any]) -> str:
+    """Return the name of a storage level that is given by its properties, as Spark has them."""
+    if fields.get("_useOffHeap"):
+        return "OFF_HEAP"
     places = "_AND_".join(
         name for name, used in (("MEMORY", fields.get("_useMemory")), ("DISK", fields.get("_useDisk"))) if used
     )

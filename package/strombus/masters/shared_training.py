@@ -163,7 +163,7 @@ class SharedTrainingMaster(TrainingMaster):
         return value
 
     @classmethod
-    def from_dict(cls, options: dict[str, Any]) -> SharedTrainingMaster:
+    def from_dict(cls, options: dict[str, Any]) -> Self:
         """Build a master from `to_dict`'s form, or from DL4J's; an unknown property is an error."""
         return super().from_dict(from_dl4j(options) if isinstance(options, dict) else options)
 
