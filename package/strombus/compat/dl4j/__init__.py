@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 # Imported on first use, as the names of `strombus` itself.
 _WHERE = {
-    "AdaptiveThresholdAlgorithm": "algorithms",
-    "DefaultRepartitioner": "algorithms",
-    "EnvironmentVarPortSupplier": "void_configuration",
-    "EqualRepartitioner": "algorithms",
-    "ExecutionMode": "enumerations",
-    "FaultToleranceStrategy": "enumerations",
-    "FixedThresholdAlgorithm": "algorithms",
-    "MeshBuildMode": "enumerations",
-    "NoOpRepartitioner": "algorithms",
-    "NoOpResidualPostProcessor": "algorithms",
-    "NodeRole": "enumerations",
-    "ParameterAveragingTrainingMaster": "parameter_averaging",
-    "PortSupplier": "void_configuration",
-    "RDDTrainingApproach": "enumerations",
-    "Repartition": "enumerations",
-    "RepartitionStrategy": "enumerations",
-    "ResidualClippingPostProcessor": "algorithms",
-    "SharedTrainingMaster": "shared_training",
-    "StaticPortSupplier": "void_configuration",
-    "StorageLevel": "enumerations",
-    "TargetSparsityThresholdAlgorithm": "algorithms",
-    "TrainingHook": "hooks",
-    "TransportType": "enumerations",
-    "VoidConfiguration": "void_configuration",
+    "AdaptiveThresholdAlgorithm": "strombus.compat.dl4j.algorithms",
+    "DefaultRepartitioner": "strombus.compat.dl4j.algorithms",
+    "EnvironmentVarPortSupplier": "strombus.compat.dl4j.void_configuration",
+    "EqualRepartitioner": "strombus.compat.dl4j.algorithms",
+    "ExecutionMode": "strombus.compat.dl4j.enumerations",
+    "FaultToleranceStrategy": "strombus.compat.dl4j.enumerations",
+    "FixedThresholdAlgorithm": "strombus.compat.dl4j.algorithms",
+    "MeshBuildMode": "strombus.compat.dl4j.enumerations",
+    "NoOpRepartitioner": "strombus.compat.dl4j.algorithms",
+    "NoOpResidualPostProcessor": "strombus.compat.dl4j.algorithms",
+    "NodeRole": "strombus.compat.dl4j.enumerations",
+    "ParameterAveragingTrainingMaster": "strombus.compat.dl4j.parameter_averaging",
+    "PortSupplier": "strombus.compat.dl4j.void_configuration",
+    "RDDTrainingApproach": "strombus.compat.dl4j.enumerations",
+    "Repartition": "strombus.compat.dl4j.enumerations",
+    "RepartitionStrategy": "strombus.compat.dl4j.enumerations",
+    "ResidualClippingPostProcessor": "strombus.compat.dl4j.algorithms",
+    "SharedTrainingMaster": "strombus.compat.dl4j.shared_training",
+    "StaticPortSupplier": "strombus.compat.dl4j.void_configuration",
+    "StorageLevel": "strombus.compat.dl4j.enumerations",
+    "TargetSparsityThresholdAlgorithm": "strombus.compat.dl4j.algorithms",
+    "TrainingHook": "strombus.compat.dl4j.hooks",
+    "TransportType": "strombus.compat.dl4j.enumerations",
+    "VoidConfiguration": "strombus.compat.dl4j.void_configuration",
 }
 
 __all__ = [
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'strombus.compat.dl4j' has no attribute {name!r}")
-    return getattr(import_module(f"strombus.compat.dl4j.{_WHERE[name]}"), name)
+    return getattr(import_module(_WHERE[name]), name)
 
 
 def __dir__() -> list[str]:

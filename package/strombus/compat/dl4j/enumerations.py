@@ -124,9 +124,36 @@ class StorageLevel(_Enumeration):
         """Return the level itself."""
         return self
 
+    @property
+    def useDisk(self) -> bool:
+        """Whether it may lie on disk."""
+        return "DISK" in self or self.useOffHeap
+
+    @property
+    def useMemory(self) -> bool:
+        """Whether it may lie in memory."""
+        return "MEMORY" in self or self.useOffHeap
+
+    @property
+    def useOffHeap(self) -> bool:
+        """Whether it lies outside the JVM's heap."""
+        return self == "OFF_HEAP"
+
+    @property
+    def deserialized(self) -> bool:
+        """Whether Spark would keep objects as they are; those of Python never are kept so."""
+        return self.useMemory and "SER" not in self and not self.useOffHeap
+
+    @property
+    def replication(self) -> int:
+        """How many workers keep it."""
+        return 2 if self.endswith("_2") else 1
+
 
 def level_name(level: Any) -> Any:
-    """Return the name of a `pyspark.StorageLevel`; what is none comes back as it is."""
+    """Return the name of a level that is a record, such as pyspark's; anything else comes back as it is."""
+    if isinstance(level, str):
+        return level
     parts = ("useDisk", "useMemory", "useOffHeap", "deserialized", "replication")
     if not all(hasattr(level, part) for part in parts):
         return level

@@ -81,7 +81,7 @@ class ParameterAveragingTrainingMaster(_AveragingNames, MasterMethods, Core):
                     f"wanted Builder(rddDataSetNumExamples) or Builder(numWorkers, rddDataSetNumExamples); got {values}"
                 )
             workers, examples = (None, *values)[-2:]
-            super().__init__(numWorkers=workers, rddDataSetNumExamples=examples, prefetchNumBatches=0)
+            super().__init__(numWorkers=workers, rddDataSetNumExamples=examples, worker_prefetch_num_batches=0)
 
         def aggregationDepth(self, aggregationDepth: int) -> Self:
             """Set the levels of the tree in which the mean is formed."""
