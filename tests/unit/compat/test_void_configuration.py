@@ -51,7 +51,7 @@ def test_each_inert_property_is_kept_warns_once_and_reaches_nothing(name):
         void = getattr(Void.builder(), name)(value).build()
     assert len(found) == 1
     assert getattr(void, name) == value
-    assert void.transport_options() == sb.TransportOptions()
+    assert void.toTransportOptions() == sb.TransportOptions()
     fresh = Void()
     with pytest.warns(StrombusWarning, match=f"^{name} has no effect") as found:
         getattr(fresh, f"set{name[0].upper()}{name[1:]}")(value)
@@ -65,6 +65,9 @@ def test_each_inert_property_is_kept_warns_once_and_reaches_nothing(name):
         (lambda b: b.unicastPort(40123), {"ports": (40123, 40123)}),
         (lambda b: b.portSupplier(dl4j.StaticPortSupplier(40123)), {"ports": (40123, 40123)}),
         (lambda b: b.portSupplier(dl4j.EnvironmentVarPortSupplier("A_PORT")), {"ports": (40124, 40124)}),
+        (lambda b: b.unicastControllerPort(40125), {"ports": (40125, 40125)}),
+        (lambda b: b.controllerAddress("10.0.2.4"), {"controller_address": "10.0.2.4", "topology": "star"}),
+        (lambda b: b.responseTimeout(4000), {"connect_timeout": 4.0, "send_timeout": 4.0}),
         (lambda b: b.networkMask("10.1.0.0/16"), {"network_mask": "10.1.0.0/16"}),
         (lambda b: b.networkMask("10.1.2.3"), {"network_mask": "10.1.2.0/24"}),
         (lambda b: b.meshBuildMode(dl4j.MeshBuildMode.MESH), {"topology": "tree"}),
@@ -74,9 +77,9 @@ def test_each_inert_property_is_kept_warns_once_and_reaches_nothing(name):
 )
 def test_what_acts_reaches_the_transport_and_comes_back(monkeypatch, build, expected):
     monkeypatch.setenv("A_PORT", "40124")
-    options = build(Void.builder()).build().transport_options()
+    options = build(Void.builder()).build().toTransportOptions()
     assert options == sb.TransportOptions(**expected)
-    assert Void.of(options).transport_options() == options
+    assert Void.of(options).toTransportOptions() == options
     master = dl4j.SharedTrainingMaster.Builder(build(Void.builder()).build(), 8).build()
     assert master.transport_options == options
     other = dl4j.SharedTrainingMaster.Builder(8).build()
@@ -88,7 +91,9 @@ def test_what_acts_reaches_the_transport_and_comes_back(monkeypatch, build, expe
     ("make", "message"),
     [
         (lambda: Void(port=3), "VoidConfiguration has no option 'port'; known: backupAddresses"),
-        (lambda: Void.builder().networkMask("ten").build().transport_options(), "network"),
+        (lambda: Void.builder().networkMask("ten").build().toTransportOptions(), "TransportOptions: networkMask"),
+        (lambda: dl4j.SharedTrainingMaster.Builder(Void(networkMask="ten"), 8).build(), "SharedTrainingMaster: .*Mask"),
+        (lambda: Void(unicastControllerPort=70000), "unicastControllerPort = 70000"),
         (lambda: Void(transportType="PIGEONS"), "transportType = 'PIGEONS'"),
         (lambda: Void().setMeshBuildMode("TREE"), "meshBuildMode = 'TREE'"),
         (lambda: Void.builder().unicastPort(0), "1 to 65535, got 0"),
@@ -96,8 +101,22 @@ def test_what_acts_reaches_the_transport_and_comes_back(monkeypatch, build, expe
     ],
 )
 def test_what_cannot_work_is_refused(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["maxChunkSize", "responseTimeframe", "retransmitTimeout", "maxFailuresPerNode"])
+def test_what_has_another_name_here_is_warned_about_as_in_a_file(name):
+    void = getattr(Void.builder(), name)(7).build()
+    with pytest.warns(StrombusWarning, match=f"DL4J's {name} have no effect here"):
+        assert void.toTransportOptions() == sb.TransportOptions()
+
+
+def test_a_transport_that_dl4j_cannot_run_is_refused_unless_one_of_ours_is_named():
+    builder = dl4j.SharedTrainingMaster.Builder(Void(transportType=dl4j.TransportType.CUSTOM), 8)
+    with pytest.raises(ConfigurationError, match="transportType CUSTOM names nothing that runs here"):
+        builder.build()
+    assert builder.transport("memory").build().transport == "memory"
 
 
 def test_a_builder_has_a_method_for_each_property_and_no_other():

@@ -40,11 +40,11 @@ class MasterMethods(_Master):
                     f"{type(self).__name__} is made of {', '.join(map(str, fitting))} values in a row or of named "
                     f"options, got {len(values)} values; see help({type(self).__name__})"
                 )
-            options = {**self.read(dict(zip(fitting[len(values)], values, strict=True))), **options}
+            options = {**self._read(dict(zip(fitting[len(values)], values, strict=True))), **options}
         super().__init__(**options)
 
     @classmethod
-    def read(cls, properties: dict[str, Any]) -> dict[str, Any]:
+    def _read(cls, properties: dict[str, Any]) -> dict[str, Any]:
         """Return DL4J's properties as options."""
         return properties
 
@@ -83,11 +83,8 @@ class MasterMethods(_Master):
         self.remove_hook(trainingHook)
 
     def _replace_hooks(self, trainingHooks: Iterable[TrainingHook]) -> None:
-        """Replace all hooks."""
-        for hook in self.training_hooks:
-            self.remove_hook(hook)
-        for hook in trainingHooks:
-            self.add_hook(hook)
+        """Replace all hooks; ConfigurationError for one that is none, and nothing is changed."""
+        self._hooks[:] = type(self)(training_hooks=trainingHooks).training_hooks
 
     # -- options ---------------------------------------------------------------------------------
 
@@ -118,7 +115,7 @@ class Builder:
         return self
 
     def _make(self, kind: type[M]) -> M:
-        master = kind(**kind.read(self._properties))
+        master = kind(**kind._read(self._properties))
         for hook in self._hooks:
             master.add_hook(hook)
         return master

@@ -104,7 +104,7 @@ class SharedTrainingMaster(_SharedNames, MasterMethods, Core):
     _levels = field_validator("storage_level", "storage_level_streams", mode="before")(level_name)
 
     @classmethod
-    def read(cls, properties: dict[str, Any]) -> dict[str, Any]:
+    def _read(cls, properties: dict[str, Any]) -> dict[str, Any]:
         """Return DL4J's properties as options, the network's configuration among them."""
         void = properties.get("voidConfiguration")
         if isinstance(void, VoidConfiguration):
@@ -117,7 +117,7 @@ class SharedTrainingMaster(_SharedNames, MasterMethods, Core):
 
     def setVoidConfiguration(self, voidConfiguration: VoidConfiguration) -> None:
         """Set `transport_options` to what was set of `voidConfiguration`."""
-        self._change("transport_options", voidConfiguration.transport_options())
+        self._change("transport_options", voidConfiguration.toTransportOptions())
 
     class Builder(CommonBuilder):
         """Gather the options of a `SharedTrainingMaster`, with DL4J's defaults.

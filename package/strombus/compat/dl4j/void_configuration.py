@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from strombus.compat.dl4j.beans import checked, getter, setter
 from strombus.compat.dl4j.enumerations import MeshBuildMode, TransportType
@@ -103,31 +103,32 @@ class VoidConfiguration(BaseModel):
     Parameters
     ----------
     unicastControllerPort : int
-        A port on which each member listens; DL4J's own stands for any that is free.
+        A port on which each member listens; DL4J's own, 49876, stands for any that is free.
+    portSupplier : PortSupplier
+        The same, and stands above it.
     transportType : TransportType
+        Anything but ROUTED_UDP is refused, unless the master's ``transport`` names one of ours.
     meshBuildMode : MeshBuildMode
-        MESH is a tree of members, PLAIN the shape that suits their number.
+        MESH is a tree of members. PLAIN is a star around rank 0 where a controller's address is given, and else the
+        shape that suits their number.
     networkMask : str
         A network in which every member has an address. Without a length it is that of 24 bits, as in DL4J.
-    retransmitTimeout, responseTimeframe, responseTimeout : int
-        Milliseconds.
-    maxChunkSize : int
-        Bytes.
     controllerAddress : str
         An address that every member reaches.
-    portSupplier : PortSupplier
-        Stands above `unicastControllerPort`.
+    responseTimeout : int
+        Milliseconds to meet the others, and to hand over one message.
 
     Notes
     -----
-    The rest of the properties have no effect, and setting one warns; most of them have none in DL4J either.
+    The rest of the properties have no effect, most of them none in DL4J either. Setting one warns; for maxChunkSize,
+    retransmitTimeout and responseTimeframe the warning comes with the master and names what to use instead.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, arbitrary_types_allowed=True)
 
     # In the order of DL4J's constructor, and with its defaults.
     streamId: int = -1
-    unicastControllerPort: int = 49876
+    unicastControllerPort: int = Field(default=49876, ge=0, le=65535)
     multicastPort: int = 59876
     numberOfShards: int = 1
     faultToleranceStrategy: str | None = "NONE"
@@ -177,9 +178,8 @@ class VoidConfiguration(BaseModel):
     @classmethod
     def of(cls, options: TransportOptions) -> Self:
         """Return the configuration that comes to `options`, as far as DL4J has words for them."""
-        written = options.model_dump()
         words = {
-            "controllerAddress": written.get("controller_address"),
+            "controllerAddress": options.controller_address,
             "meshBuildMode": MeshBuildMode.MESH if options.topology == "tree" else None,
             "networkMask": options.network_mask,
             "portSupplier": StaticPortSupplier(options.ports[0]) if options.ports else None,
@@ -187,9 +187,10 @@ class VoidConfiguration(BaseModel):
         }
         return cls(**{name: value for name, value in words.items() if value is not None})
 
-    def transport_options(self) -> TransportOptions:
+    def toTransportOptions(self) -> TransportOptions:
         """Return what was set as options of a transport, as a file of DL4J's is read."""
-        return TransportOptions(**from_dl4j({"voidConfiguration": self.properties()})["transportOptions"])
+        with checked(TransportOptions):
+            return TransportOptions(**from_dl4j({"voidConfiguration": self.properties()})["transportOptions"])
 
     def properties(self) -> dict[str, Any]:
         """Return the properties that were set and act, as DL4J writes them."""
