@@ -119,6 +119,8 @@ def _is(data: Any, module: str, name: str) -> bool:
 def _native(data: Any, features: list[str], label: str | None) -> NativeCollection | None:
     if _is(data, "dask.bag", "Bag"):
         return dask_source.from_bag(data)
+    if hasattr(type(data), "toBag"):  # an RDD on Dask
+        return dask_source.from_bag(data.toBag())
     arrays = data if isinstance(data, tuple) else (data,)
     if any(_is(array, "dask.array", "Array") for array in arrays):
         return dask_source.from_arrays(arrays)

@@ -58,6 +58,10 @@ def resolve(backend: Any = "auto", workers: int | None = None) -> Executor:
             return DaskExecutor(backend)
         if engine == "spark":
             return _checked(EXECUTORS["spark"](backend))
+        if _engine_of(getattr(backend, "client", None)) == "dask":
+            from strombus.executors.dask import DaskExecutor
+
+            return DaskExecutor(backend.client)  # of a DaskSparkContext
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "pyspark":
             raise ExecutorError('backend="spark" needs pyspark: run `pip install strombus[spark]`') from error

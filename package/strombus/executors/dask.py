@@ -145,17 +145,17 @@ class DaskExecutor(Executor):
     def share(self, value: T) -> Shared[T]:
         """Put `value` on one worker; the others fetch it from there, each process once."""
         packed = Packed.of(value)
-        return DaskShared(self, lambda: self._scatter(packed), [value])
+        return DaskShared(self, lambda: self.scatter([packed])[0], [value])
 
-    def _scatter(self, packed: Packed) -> Future:
+    def scatter(self, values: list[Packed]) -> list[Future]:
+        """Put packed values on workers, spread over them."""
         workers = self._workers()
         if self._direct is None:
             self._direct = all(_reachable(worker) for worker in workers[:2])
         try:
-            futures = self.client.scatter([packed], hash=False, direct=self._direct)
+            return list(self.client.scatter(values, hash=False, direct=self._direct))
         except (TimeoutError, OSError) as error:
             raise ExecutorError(f"a shared value could not be brought to the Dask workers: {error}") from error
-        return futures[0]
 
     def _workers(self) -> list[str]:
         """Return the workers' addresses; wait for the first, which may just be starting again."""

@@ -1,4 +1,4 @@
-"""Deeplearning4j's class, method and option names, each one call into Strombus."""
+"""Deeplearning4j's class, method and option names, each one call into Strombus, and Spark's context on Dask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 # Imported on first use, as the names of `strombus` itself.
 _WHERE = {
+    "Accumulator": "strombus.compat.dl4j.variables",
     "AdaptiveThresholdAlgorithm": "strombus.compat.dl4j.algorithms",
+    "Broadcast": "strombus.compat.dl4j.variables",
+    "DaskSparkContext": "strombus.compat.dl4j.context",
     "DefaultRepartitioner": "strombus.compat.dl4j.algorithms",
     "EnvironmentVarPortSupplier": "strombus.compat.dl4j.void_configuration",
     "EqualRepartitioner": "strombus.compat.dl4j.algorithms",
@@ -20,11 +23,13 @@ _WHERE = {
     "NodeRole": "strombus.compat.dl4j.enumerations",
     "ParameterAveragingTrainingMaster": "strombus.compat.dl4j.parameter_averaging",
     "PortSupplier": "strombus.compat.dl4j.void_configuration",
+    "RDD": "strombus.compat.dl4j.rdd",
     "RDDTrainingApproach": "strombus.compat.dl4j.enumerations",
     "Repartition": "strombus.compat.dl4j.enumerations",
     "RepartitionStrategy": "strombus.compat.dl4j.enumerations",
     "ResidualClippingPostProcessor": "strombus.compat.dl4j.algorithms",
     "SharedTrainingMaster": "strombus.compat.dl4j.shared_training",
+    "StatCounter": "strombus.compat.dl4j.statistics",
     "StaticPortSupplier": "strombus.compat.dl4j.void_configuration",
     "StorageLevel": "strombus.compat.dl4j.enumerations",
     "TargetSparsityThresholdAlgorithm": "strombus.compat.dl4j.algorithms",
@@ -34,7 +39,10 @@ _WHERE = {
 }
 
 __all__ = [
+    "Accumulator",
     "AdaptiveThresholdAlgorithm",
+    "Broadcast",
+    "DaskSparkContext",
     "DefaultRepartitioner",
     "EnvironmentVarPortSupplier",
     "EqualRepartitioner",
@@ -47,11 +55,13 @@ __all__ = [
     "NodeRole",
     "ParameterAveragingTrainingMaster",
     "PortSupplier",
+    "RDD",
     "RDDTrainingApproach",
     "Repartition",
     "RepartitionStrategy",
     "ResidualClippingPostProcessor",
     "SharedTrainingMaster",
+    "StatCounter",
     "StaticPortSupplier",
     "StorageLevel",
     "TargetSparsityThresholdAlgorithm",
@@ -71,6 +81,7 @@ if TYPE_CHECKING:
         ResidualClippingPostProcessor,
         TargetSparsityThresholdAlgorithm,
     )
+    from strombus.compat.dl4j.context import DaskSparkContext
     from strombus.compat.dl4j.enumerations import (
         ExecutionMode,
         FaultToleranceStrategy,
@@ -84,7 +95,10 @@ if TYPE_CHECKING:
     )
     from strombus.compat.dl4j.hooks import TrainingHook
     from strombus.compat.dl4j.parameter_averaging import ParameterAveragingTrainingMaster
+    from strombus.compat.dl4j.rdd import RDD
     from strombus.compat.dl4j.shared_training import SharedTrainingMaster
+    from strombus.compat.dl4j.statistics import StatCounter
+    from strombus.compat.dl4j.variables import Accumulator, Broadcast
     from strombus.compat.dl4j.void_configuration import (
         EnvironmentVarPortSupplier,
         PortSupplier,
