@@ -31,7 +31,7 @@ def resolve(backend: Any = "auto", workers: int | None = None) -> Executor:
 
     Parameters
     ----------
-    backend : str, distributed.Client, SparkSession, SparkContext or Executor
+    backend : str, distributed.Client, DaskSparkContext, SparkSession, SparkContext or Executor
         ``"auto"``: the current Dask client or the active Spark session, if there is exactly one of them, else
         ``"local"``; ``"dask"``: the current client, else a cluster of processes on this machine; ``"spark"``: the
         active session, else a new one; a scheduler's address (``"tcp://host:8786"``); the name of another registered

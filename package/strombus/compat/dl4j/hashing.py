@@ -36,7 +36,10 @@ class PortableHash:
         if isinstance(key, tuple):
             return self._tuple(key)
         self.seeded = True
-        return hash(key)
+        try:
+            return hash(key)
+        except TypeError as error:
+            raise TypeError(f"a key must be hashable to find its partition: {error}; make a tuple of it") from None
 
     def _tuple(self, key: tuple[Any, ...]) -> int:
         mixed = 0x345678

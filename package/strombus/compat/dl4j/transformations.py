@@ -103,7 +103,7 @@ class Transformations(Partitions):
     # -- moving ----------------------------------------------------------------------------------
 
     def repartition(self, numPartitions: int) -> Self:
-        """Deal the records out to so many partitions, in turn: their numbers differ by as little as possible."""
+        """Deal each partition's records out to so many partitions, in turn."""
         return self.coalesce(numPartitions, shuffle=True)
 
     def coalesce(self, numPartitions: int, shuffle: bool = False) -> Self:
