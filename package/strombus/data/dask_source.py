@@ -22,13 +22,16 @@ class DaskCollection(NativeCollection):
     delayed : sequence of dask.delayed.Delayed
     bag : dask.bag.Bag, optional
         Where the partitions are those of a Bag.
+    wrap : callable, optional
+        Makes of a Bag what the user handed over in its place.
     """
 
     engine = "dask"
 
-    def __init__(self, delayed: Sequence[Any], bag: Any = None) -> None:
+    def __init__(self, delayed: Sequence[Any], bag: Any = None, wrap: Callable[[Any], Any] | None = None) -> None:
         self._delayed = list(delayed)
         self._bag = bag
+        self._wrap = wrap
         self._cells: list[Any] = []
 
     def partitions(self) -> list[NativePartition]:
@@ -47,11 +50,12 @@ class DaskCollection(NativeCollection):
         return self._bag is not None
 
     def apply(self, function: Callable[[Any, Iterable[Any]], Iterable[Any]], shared: Any) -> Any:
-        """Return a Bag; `shared` becomes a part of its graph, so that it depends on no cluster."""
+        """Return a Bag, or what `wrap` makes of it; `shared` is a part of its graph: it depends on no cluster."""
         import dask
 
         value = dask.delayed(shared, pure=False, traverse=False)
-        return self._bag.map_partitions(_applied, function, value)
+        answers = self._bag.map_partitions(_applied, function, value)
+        return answers if self._wrap is None else self._wrap(answers)
 
     def _arrange(
         self, executor: Any, cuts: list[Cut], sizes: list[int], storage_level: str | None
@@ -92,9 +96,9 @@ def _join(groups: list[list[Rows]], number: int, size: int) -> tuple[int, Rows]:
     return number, join_cuts((rows for group in groups for rows in group), size)
 
 
-def from_bag(bag: Any) -> DaskCollection:
-    """Take a Bag of `DataSet`, `MultiDataSet` or (features, labels)."""
-    return DaskCollection(bag.map_partitions(_listed).to_delayed(), bag)
+def from_bag(bag: Any, wrap: Callable[[Any], Any] | None = None) -> DaskCollection:
+    """Take a Bag of `DataSet`, `MultiDataSet` or (features, labels); `wrap` sees to what comes back."""
+    return DaskCollection(bag.map_partitions(_listed).to_delayed(), bag, wrap)
 
 
 def _listed(items: Any) -> list[Rows]:

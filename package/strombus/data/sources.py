@@ -120,7 +120,7 @@ def _native(data: Any, features: list[str], label: str | None) -> NativeCollecti
     if _is(data, "dask.bag", "Bag"):
         return dask_source.from_bag(data)
     if hasattr(type(data), "toBag"):  # an RDD on Dask
-        return dask_source.from_bag(data.toBag())
+        return dask_source.from_bag(data.toBag(), data.context.fromBag)
     arrays = data if isinstance(data, tuple) else (data,)
     if any(_is(array, "dask.array", "Array") for array in arrays):
         return dask_source.from_arrays(arrays)

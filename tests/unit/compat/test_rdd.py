@@ -203,13 +203,20 @@ def test_a_fit_from_an_rdd_is_that_from_a_bag(dask_context, approach, tmp_path):
     assert dask_context.range(3).count() == 3  # the trainer closed nothing that was not its own
 
 
-def test_pairs_are_data_too(dask_context):
+def test_pairs_are_data_and_an_rdd_comes_back_for_an_rdd(dask_context):
     features, labels = make_data(12)
-    rdd = dask_context.parallelize(list(zip(features, labels, strict=True)), 3)
+    pairs = list(zip(features[:, None], labels[:, None], strict=True))
+    rdd = dask_context.parallelize(pairs, 3).cache()
     with resolve(dask_context) as executor:
         assert open_source(rdd).counts(executor) == [4, 4, 4]
     with sb.Trainer(make_network(), backend=dask_context) as trainer:
-        assert trainer.predict(rdd).shape == (12, 3)
+        expected = trainer.predict(features)
+        outputs = trainer.predict(rdd)
+        assert isinstance(outputs, dl4j.RDD)
+        np.testing.assert_allclose(np.concatenate(outputs.map(np.asarray).collect()), expected)
+        keyed = rdd.zipWithIndex().map(lambda item: (f"row {item[1]}", item[0][0]))
+        answers = trainer.feed_forward_with_key(keyed).collectAsMap()
+        np.testing.assert_allclose(answers["row 7"], expected[7:8])
 
 
 def test_a_context_closes_only_what_it_opened(dask_client):
