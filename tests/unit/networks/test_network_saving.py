@@ -119,10 +119,10 @@ def test_without_the_updater(tmp_path: Path) -> None:
 
 def test_any_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = trained(make())
-    network.save("memory://runs/one/net.safetensors")
-    network.save("memory://runs/one/net.safetensors")
-    assert fsspec.filesystem("memory").ls("/runs/one", detail=False) == ["/runs/one/net.safetensors"]
-    loaded = make().load("memory://runs/one/net.safetensors")
+    network.save("memory://saved/one/net.safetensors")
+    network.save("memory://saved/one/net.safetensors")
+    assert fsspec.filesystem("memory").ls("/saved/one", detail=False) == ["/saved/one/net.safetensors"]
+    loaded = make().load("memory://saved/one/net.safetensors")
     np.testing.assert_array_equal(loaded.state().parameters, network.state().parameters)
     network.save(f"file://{tmp_path}/x")
     monkeypatch.chdir(tmp_path)
