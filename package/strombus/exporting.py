@@ -148,7 +148,7 @@ def _resolved(backend: Any, engine: str | None = None) -> Iterator[Executor]:
         return
     from strombus.executors import resolve
 
-    with closing(resolve("spark" if backend == "auto" and engine == "spark" else backend)) as runner:
+    with closing(resolve("spark" if backend == "auto" and (engine or "").startswith("spark") else backend)) as runner:
         yield runner
 
 

@@ -11,6 +11,7 @@ from itertools import accumulate, chain, islice
 from typing import Any
 
 import numpy as np
+import torch
 
 from strombus.data import LocalStream, NativeCollection, Source, open_source, store
 from strombus.data.results import assemble, begin, check_free, end, plan_assembly, publish
@@ -221,7 +222,7 @@ class Inference:
 
 
 def _is_vector(data: Any) -> bool:
-    return getattr(data, "ndim", 0) == 1 and (isinstance(data, np.ndarray) or hasattr(data, "detach"))
+    return isinstance(data, np.ndarray | torch.Tensor) and data.ndim == 1
 
 
 def _chunks(objects: list[Any], work: InferenceWork) -> list[list[Any]]:

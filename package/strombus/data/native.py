@@ -40,7 +40,7 @@ class NativeCollection(ABC):
 
     Attributes
     ----------
-    engine : {"dask", "spark"}
+    engine : {"dask", "spark", "spark-connect"}
     """
 
     engine: str

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from strombus.data import dask_source, spark_source
+from strombus.data import dask_source, spark_connect_source, spark_source
 from strombus.data.native import NativeCollection
 from strombus.data.rows import Rows, as_rows
 from strombus.data.source import ArraySource, Source, Transform
@@ -130,8 +130,9 @@ def _native(data: Any, features: list[str], label: str | None) -> NativeCollecti
         return spark_source.from_rdd(data)
     if type(data).__module__.startswith("pyspark.sql") and hasattr(data, "schema"):
         connect = type(data).__module__.startswith("pyspark.sql.connect")
-        columns = [*features, label] if connect else data.columns
-        return spark_source.from_frame(data, _known(features, columns), _known_label(label, columns))
+        from_frame = spark_connect_source.from_frame if connect else spark_source.from_frame
+        columns = data.columns
+        return from_frame(data, _known(features, columns), _known_label(label, columns))
     return None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from strombus.data.native import Cut, NativeCollection, cut_rows, join_cuts, table_rows
 from strombus.data.rows import Rows, iterate_rows
-from strombus.errors import ConfigurationError, DataError
+from strombus.errors import ConfigurationError
 from strombus.types import DataSet, NativePartition
 
 __all__ = ["SparkCollection", "from_frame", "from_rdd", "storage_level_named"]
@@ -122,18 +122,7 @@ def from_rdd(rdd: Any) -> SparkCollection:
 
 
 def from_frame(frame: Any, features: Sequence[str], label: str | None) -> SparkCollection:
-    """Take a DataFrame's columns: numbers, arrays or ML vectors.
-
-    Raises
-    ------
-    DataError
-        For a Spark Connect DataFrame, which has no RDD.
-    """
-    if type(frame).__module__.startswith("pyspark.sql.connect"):
-        raise DataError(
-            "a Spark Connect DataFrame has no partitions that Strombus can open; use a classic session "
-            "(SparkSession.builder.master(...)), or write the data with strombus.data.export there"
-        )
+    """Take a DataFrame's columns: numbers, arrays or ML vectors."""
     names = [*features, *([] if label is None else [label])]
     dtypes = [_DTYPES.get(_innermost(frame.schema[name].dataType)) for name in names]
     rows = frame.select(*names).rdd

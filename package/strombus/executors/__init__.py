@@ -17,7 +17,8 @@ EXECUTORS = Registry(
     {
         "local": "strombus.executors.local:LocalExecutor",
         "dask": "strombus.executors.dask_cluster:open_dask",
-        "spark": "strombus.executors.spark:SparkExecutor",
+        "spark": "strombus.executors.spark:open_spark",
+        "spark-connect": "strombus.executors.spark_connect:SparkConnectExecutor",
     },
     group="strombus.executors",
 )
@@ -34,8 +35,9 @@ def resolve(backend: Any = "auto", workers: int | None = None) -> Executor:
     backend : str, distributed.Client, DaskSparkContext, SparkSession, SparkContext or Executor
         ``"auto"``: the current Dask client or the active Spark session, if there is exactly one of them, else
         ``"local"``; ``"dask"``: the current client, else a cluster of processes on this machine; ``"spark"``: the
-        active session, else a new one; a scheduler's address (``"tcp://host:8786"``); the name of another registered
-        backend. What is handed over here is never closed by the executor; an `Executor` is returned as it is.
+        active session, of Spark Connect too, else a new one; a scheduler's address (``"tcp://host:8786"``); the name
+        of another registered backend. What is handed over here is never closed by the executor; an `Executor` is
+        returned as it is.
     workers : int, optional
         Slots of what is opened on this machine, as many as CPUs by default.
 
@@ -130,6 +132,6 @@ def _dask_is_active() -> bool:
 def _spark_is_active() -> bool:
     if "pyspark.sql" not in sys.modules:
         return False
-    from strombus.executors.spark_session import context_of
+    from strombus.executors.spark_session import connect_session_of, context_of
 
-    return context_of(None) is not None
+    return connect_session_of(None) is not None or context_of(None) is not None

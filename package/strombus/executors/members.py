@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, NoReturn, Protocol
@@ -33,6 +34,7 @@ __all__ = [
     "MemberChannel",
     "MemberPump",
     "Message",
+    "OpenTicket",
     "Superseded",
     "Ticket",
     "load_body",
@@ -65,6 +67,13 @@ class Ticket:
     run_id: str
     attempt: int
     timeout: float
+
+
+class OpenTicket(Protocol):
+    """A `Ticket` that knows the channel by which its member speaks to the driver."""
+
+    def member(self) -> AbstractContextManager[LinkedMember]:
+        """Return what joins the gang when it is entered."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,10 @@ class RendezvousTicket(Ticket):
     public: bytes
     secret: bytes
 
+    def member(self) -> RendezvousMember:
+        """Return what joins the gang when it is entered."""
+        return RendezvousMember(self)
+
 
 class RendezvousServer:
     """The driver's end; a context manager.

@@ -14,6 +14,7 @@ from strombus.executors.spark_gang import run_gang
 from strombus.executors.spark_jobs import Source, check_workers, named, run_job
 from strombus.executors.spark_session import (
     capacity_of,
+    connect_session_of,
     context_of,
     ensure_running,
     is_local,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
-__all__ = ["SparkExecutor", "SparkShared"]
+__all__ = ["SparkExecutor", "SparkShared", "open_spark"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,7 +90,7 @@ class SparkShared(Generic[T]):
 
 
 class SparkExecutor(Executor):
-    """Run on a Spark application (Classic; Spark Connect has no RDDs).
+    """Run on a Spark application (Classic; see `SparkConnectExecutor` for Spark Connect).
 
     Parameters
     ----------
@@ -224,6 +225,16 @@ class SparkExecutor(Executor):
         opened, self._opened = self._opened, False
         if opened:
             self.context.stop()
+
+
+def open_spark(spark: Any = None) -> Executor:
+    """Return the executor for a session or context, for the active one, or for an application that is opened now."""
+    remote = connect_session_of(spark)
+    if remote is None:
+        return SparkExecutor(spark)
+    from strombus.executors.spark_connect import SparkConnectExecutor
+
+    return SparkConnectExecutor(remote)
 
 
 def _broadcast(shared: Any) -> None:

@@ -6,7 +6,20 @@ from collections.abc import Mapping
 
 from strombus.types import Finding
 
-__all__ = ["concerns_of"]
+__all__ = ["READ", "concerns_of"]
+
+READ = (
+    "spark.master",
+    "spark.dynamicAllocation.enabled",
+    "spark.speculation",
+    "spark.python.worker.reuse",
+    "spark.executor.cores",
+    "spark.task.cpus",
+    "spark.executor.memoryOverhead",
+    "spark.executor.memoryOverheadFactor",
+    "spark.executor.pyspark.memory",
+)
+"""The settings that `concerns_of` looks at."""
 
 
 def concerns_of(settings: Mapping[str, str], local: bool) -> list[Finding]:

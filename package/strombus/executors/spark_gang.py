@@ -17,10 +17,10 @@ from strombus.errors import ConfigurationError, ExecutorError, GangError, GangUn
 from strombus.executors.base import Control
 from strombus.executors.board import Board, new_run_id
 from strombus.executors.calls import Failure, dump, load
-from strombus.executors.members import Superseded, load_body, run_member
-from strombus.executors.rendezvous import RendezvousMember, RendezvousServer, RendezvousTicket
-from strombus.executors.spark_jobs import Source, explain, named, run_job
-from strombus.executors.spark_session import capacity_of, is_dynamic, is_local, task_cpus
+from strombus.executors.members import OpenTicket, Superseded, load_body, run_member
+from strombus.executors.rendezvous import RendezvousServer
+from strombus.executors.spark_jobs import Source, advise_on_memory, explain, named, run_job
+from strombus.executors.spark_session import ask_for_slots, capacity_of, is_dynamic, is_local, task_cpus
 from strombus.executors.values import Packed, as_values
 from strombus.types import Event
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
     from pyspark.rdd import RDD
 
-__all__ = ["run_gang"]
+__all__ = ["BodyOnPart", "run_gang"]
 
 POLL = 0.25
 """Seconds between two looks at Spark's list of the stage's tasks."""
@@ -46,7 +46,7 @@ class BodyOnPart:
 
     Parameters
     ----------
-    tickets : sequence of RendezvousTicket
+    tickets : sequence of OpenTicket
         By index of the partition.
     native : bool
         Whether the partition is the payload.
@@ -55,7 +55,7 @@ class BodyOnPart:
     body: bytes
     shared: Any
     threads: int
-    tickets: Sequence[RendezvousTicket]
+    tickets: Sequence[OpenTicket]
     native: bool
 
     def __call__(self, index: int, items: Iterable[Any]) -> Iterator[Packed | Failure | Superseded]:
@@ -65,7 +65,7 @@ class BodyOnPart:
             own = iter(payload) if self.native else load(*payload)
             return Packed.of(body(member, shared, own), "the result")
 
-        with RendezvousMember(self.tickets[index]) as member:
+        with self.tickets[index].member() as member:
             yield run_member(member, run, lambda: as_values(self.shared), items, self.threads)
 
 
@@ -115,13 +115,13 @@ def _check_slots(context: SparkContext, size: int) -> None:
     if is_dynamic(context):
         raise ExecutorError(
             "Spark runs no gang (barrier stage) under dynamic allocation: set "
-            "spark.dynamicAllocation.enabled=false, or train with ParameterAveragingTrainingMaster"
+            "--conf spark.dynamicAllocation.enabled=false, or train with ParameterAveragingTrainingMaster"
         )
     slots = capacity_of(context).slots or 0
     if slots < size:
         raise GangUnavailable(
             f"a gang of {size} members needs {size} slots, but Spark runs {slots} tasks at the same time: "
-            "ask for fewer workers, or for more executors or cores"
+            f"ask for fewer workers, or for more slots: {ask_for_slots(str(context.master), size, task_cpus(context))}"
         )
 
 
@@ -181,7 +181,7 @@ class _BarrierJob:
             known = explain(reason)
             if not isinstance(known, TaskError):
                 raise known
-            board.lose(rank, reason.strip().splitlines()[0])
+            board.lose(rank, reason.strip().splitlines()[0] + advise_on_memory(reason))
         if "FAILED" in tasks:
             for rank in tasks.get("KILLED", {}):
                 board.lose(rank, "Spark ended it, because another member was lost")

@@ -17,7 +17,25 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
     from pyspark.rdd import RDD
 
-__all__ = ["MISSING", "Source", "check_workers", "explain", "named", "run_job", "translated"]
+__all__ = [
+    "MISSING",
+    "Probed",
+    "Source",
+    "advise_on_memory",
+    "check_probed",
+    "check_workers",
+    "explain",
+    "make_probe",
+    "named",
+    "run_job",
+    "translated",
+]
+
+KILLED = ("exceeding memory limits", "exceeding physical memory limits", "exit code 137", "code 137", "OOMKilled")
+"""How YARN, Kubernetes and the kernel say that a container or a process was killed for its memory."""
+
+Probed = tuple[str, str, str, str]
+"""Host, interpreter, version of Strombus there, and why it cannot be imported where that is empty."""
 
 MISSING = (
     "install it there (pip install strombus), or send a packed environment along: "
@@ -129,10 +147,10 @@ def translated() -> Iterator[None]:
         raise explain(str(error)) from error
 
 
-def explain(text: str) -> ExecutorError:
-    """Return the error that says what to do about a failed Spark job."""
+def explain(text: str, missing: str = MISSING) -> ExecutorError:
+    """Return the error that says what to do about a failed Spark job; `missing` is the advice for lack of Strombus."""
     if "No module named 'strombus'" in text:
-        return ExecutorError(f"Strombus cannot be imported on Spark's executors: {MISSING}")
+        return ExecutorError(f"Strombus cannot be imported on Spark's executors: {missing}")
     if "PYTHON_VERSION_MISMATCH" in text:
         return ExecutorError(
             f"Spark's executors run another Python than the driver's {platform.python_version()}: "
@@ -142,8 +160,17 @@ def explain(text: str) -> ExecutorError:
         return ExecutorError(
             f"the results are too large for the driver; raise spark.driver.maxResultSize: {text[:300]}"
         )
-    return TaskError(
-        f"a Spark job failed: {text.strip().splitlines()[0] if text.strip() else 'no reason given'}", None, text
+    first = text.strip().splitlines()[0] if text.strip() else "no reason given"
+    return TaskError(f"a Spark job failed: {first}{advise_on_memory(text)}", None, text)
+
+
+def advise_on_memory(text: str) -> str:
+    """Return what to do about an executor that was killed for its memory; nothing for other failures."""
+    if not any(sign in text for sign in KILLED):
+        return ""
+    return (
+        "; it was killed for the memory it took: torch lives outside the executor's heap, give it room with "
+        "--conf spark.executor.memoryOverhead=2g (or more)"
     )
 
 
@@ -151,20 +178,25 @@ def check_workers(context: SparkContext, slots: int | None) -> None:
     """Raise `ExecutorError` that names the hosts where Strombus is missing or of another version."""
     count = slots or max(1, context.defaultParallelism)
     with named(context, "Strombus: check the executors"):
-        found = run_job(context.parallelize(range(count), count).mapPartitions(_make_probe()), range(count))
+        found = run_job(context.parallelize(range(count), count).mapPartitions(make_probe()), range(count))
+    check_probed(found)
+
+
+def check_probed(found: Iterable[Probed], missing: str = MISSING) -> None:
+    """Raise `ExecutorError` that names the hosts where Strombus is missing or of another version."""
     here = importlib.metadata.version("strombus")
     lacking = sorted({f"{host} ({python}: {reason})" for host, python, version, reason in found if not version})
     if lacking:
-        raise ExecutorError(f"Strombus cannot be imported on {', '.join(lacking)}: {MISSING}")
+        raise ExecutorError(f"Strombus cannot be imported on {', '.join(lacking)}: {missing}")
     other = sorted({f"{version} on {host}" for host, _, version, _ in found if version != here})
     if other:
-        raise ExecutorError(f"the driver has strombus {here}, but executors have {', '.join(other)}: {MISSING}")
+        raise ExecutorError(f"the driver has strombus {here}, but executors have {', '.join(other)}: {missing}")
 
 
-def _make_probe() -> Callable[[Iterable[int]], Iterator[tuple[str, str, str, str]]]:
+def make_probe() -> Callable[[Iterable[int]], Iterator[Probed]]:
     """Return a function that travels by value, because it is nested: workers need no Strombus to run it."""
 
-    def probe(items: Iterable[int]) -> Iterator[tuple[str, str, str, str]]:
+    def probe(items: Iterable[int]) -> Iterator[Probed]:
         import importlib
         import importlib.metadata
         import socket

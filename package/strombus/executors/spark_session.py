@@ -16,15 +16,43 @@ from strombus.types import Capacity
 if TYPE_CHECKING:
     from pyspark import SparkContext
 
-__all__ = ["capacity_of", "context_of", "ensure_running", "is_dynamic", "is_local", "open_context", "task_cpus"]
+__all__ = [
+    "capacity_of",
+    "connect_session_of",
+    "context_of",
+    "ensure_running",
+    "is_dynamic",
+    "is_local",
+    "open_context",
+    "task_cpus",
+]
 
 REGISTRATION_SECONDS = 30.0
 """How long executors may take to register (Spark's own default for the same wait)."""
 
 CONNECT = (
-    "Strombus needs Spark Classic for now: Spark Connect has neither RDDs nor broadcasts. "
-    "Run the driver with spark-submit or SparkSession.builder.master(...), not with builder.remote(...)"
+    "a SparkExecutor needs Spark Classic: Spark Connect has neither RDDs nor broadcasts. "
+    "Give the session itself, backend=session, or strombus.executors.spark_connect.SparkConnectExecutor(session)"
 )
+
+
+def connect_session_of(spark: Any) -> Any:
+    """Return the Spark Connect session that `spark` is, or for None the one that this program uses, if any.
+
+    That is the active one; with SPARK_REMOTE in the environment (``pyspark --remote``) it is made here.
+    """
+    if spark is not None:
+        return spark if type(spark).__module__.startswith("pyspark.sql.connect") else None
+    from pyspark import SparkContext
+
+    if SparkContext._active_spark_context is not None:
+        return None
+    if "SPARK_REMOTE" in os.environ:
+        from pyspark.sql import SparkSession
+
+        return SparkSession.builder.getOrCreate()
+    connect = sys.modules.get("pyspark.sql.connect.session")
+    return None if connect is None else connect.SparkSession.getActiveSession()
 
 
 def context_of(spark: Any) -> SparkContext | None:
@@ -74,8 +102,6 @@ def open_context() -> SparkContext:
     """
     from pyspark import SparkConf, SparkContext
 
-    if "SPARK_REMOTE" in os.environ:
-        raise ExecutorError(CONNECT)
     conf = SparkConf().set("spark.log.level", "ERROR").set("spark.ui.showConsoleProgress", "false")
     if "PYSPARK_GATEWAY_PORT" not in os.environ:  # spark-submit sets it, and its user has chosen a name and a page
         conf.setAppName("strombus").set("spark.ui.enabled", "false")
@@ -161,3 +187,14 @@ def _slots(context: SparkContext) -> int:
         return int(scala.maxNumConcurrentTasks(profile))
     except Py4JError:  # not in Spark's public API: another version may lack it
         return max(1, int(context.defaultParallelism) // task_cpus(context))
+
+
+def ask_for_slots(master: str, count: int, cpus: int) -> str:
+    """Return the options of spark-submit that give an application `count` slots of `cpus` cores."""
+    if master == "local" or master.startswith("local["):
+        return f"--master local[{count * cpus}]"
+    if master.startswith("local-cluster["):
+        return f"--master local-cluster[{count},{cpus},1024]"
+    if master.startswith("spark://"):
+        return f"--total-executor-cores {count * cpus} --executor-cores {cpus}"
+    return f"--num-executors {count} --executor-cores {cpus}"

@@ -14,7 +14,7 @@ from typing import Any
 from strombus.executors.base import Shared
 from strombus.executors.calls import dump, load
 
-__all__ = ["FileValue", "LoadOnce", "Packed", "as_tuple", "as_values", "write_file"]
+__all__ = ["LOADED", "FileValue", "LoadOnce", "Packed", "as_tuple", "as_values", "write_file"]
 
 KEPT = 4
 """Values that a process keeps loaded: the network and the parameters of a job, and those of a second one."""
@@ -41,7 +41,7 @@ class LoadOnce:
             return self._values[key]
 
 
-_LOADED = LoadOnce(KEPT)
+LOADED = LoadOnce(KEPT)
 """Of this process; a cache only: every entry can be loaded again."""
 
 
@@ -73,7 +73,7 @@ class Packed:
 
     def get(self) -> Any:
         """Return the value, the same object each time in one process."""
-        return _LOADED.get(self.key, lambda: load(self.head, self.buffers))
+        return LOADED.get(self.key, lambda: load(self.head, self.buffers))
 
 
 def write_file(packed: Packed, folder: Path) -> Path:
@@ -96,7 +96,7 @@ class FileValue:
 
     def get(self) -> Any:
         """Return the value; its arrays are private, writable views of the file."""
-        return _LOADED.get(self.path.name, self._load)
+        return LOADED.get(self.path.name, self._load)
 
     def take(self) -> Any:
         """Return the value and remove the file: what has been mapped stays readable."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ pytest.importorskip("pyspark", reason="pyspark is not installed")
 from helpers.spark import spark_session
 
 from strombus.data import DataSet, export, load_cell, open_dataset, open_source
-from strombus.data.spark_source import from_frame, storage_level_named
+from strombus.data.spark_source import storage_level_named
 from strombus.errors import ConfigurationError, DataError
 from strombus.executors.spark import SparkExecutor
 
@@ -86,11 +84,3 @@ def test_a_data_frame_gives_its_columns(session, executor):
     assert [row for cell in plain for row in cell.features.tolist()] == [[1.0, 2.0], [3.0, 4.0]]
     with pytest.raises(DataError, match="no column features, it has a, b"):
         open_source(numbers)
-
-
-def test_spark_connect_is_refused():
-    connected = type("DataFrame", (SimpleNamespace,), {"__module__": "pyspark.sql.connect.dataframe"})
-    with pytest.raises(DataError, match="classic session"):
-        from_frame(connected(), ["features"], None)
-    with pytest.raises(DataError, match="classic session"):
-        open_source(connected(schema=None))

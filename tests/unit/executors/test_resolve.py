@@ -19,7 +19,10 @@ from strombus.executors.local import LocalExecutor
 from strombus.testing import executor_tasks as tasks
 from strombus.testing import faults
 
-ACCEPTED = r'"auto", "dask", "local", "spark", the address of a Dask scheduler .* a SparkContext, or an Executor'
+ACCEPTED = (
+    r'"auto", "dask", "local", "spark", "spark-connect", the address of a Dask scheduler .* '
+    r"a SparkContext, or an Executor"
+)
 
 
 def test_an_executor_is_returned_as_it_is() -> None:

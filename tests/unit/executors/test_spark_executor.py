@@ -24,6 +24,7 @@ from strombus.executors import spark_gang
 from strombus.executors.base import merge_plan
 from strombus.executors.spark import SparkExecutor
 from strombus.executors.spark_jobs import explain
+from strombus.executors.spark_session import ask_for_slots
 from strombus.testing import executor_tasks as tasks
 from strombus.types import Event, NativePartition
 
@@ -275,6 +276,20 @@ def test_a_gang_under_dynamic_allocation_is_refused_by_the_name_of_the_setting()
         run_gang(context, report_processes, [None], None, 10.0, None, None, 0)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("master", "flags"),
+    [
+        ("local[1]", "--master local[6]"),
+        ("local-cluster[1,1,512]", "--master local-cluster[3,2,1024]"),
+        ("spark://host:7077", "--total-executor-cores 6 --executor-cores 2"),
+        ("yarn", "--num-executors 3 --executor-cores 2"),
+        ("k8s://https://host", "--num-executors 3 --executor-cores 2"),
+    ],
+)
+def test_missing_slots_are_asked_for_by_the_options_of_spark_submit(master: str, flags: str) -> None:
+    assert ask_for_slots(master, 3, 2) == flags
+
+
 @pytest.mark.parametrize("host", ["192.0.2.200", "no-such-host.invalid"])
 def test_a_driver_address_that_is_not_its_own_is_named(host: str) -> None:
     from strombus.executors.spark_gang import _serve
@@ -290,6 +305,11 @@ def test_a_driver_address_that_is_not_its_own_is_named(host: str) -> None:
         ("ModuleNotFoundError: No module named 'strombus'", "--archives"),
         ("[PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.9", "PYSPARK_PYTHON"),
         ("Total size of serialized results is bigger than spark.driver.maxResultSize", "raise"),
+        ("Container killed by YARN for exceeding physical memory limits", "--conf spark.executor.memoryOverhead"),
+        (
+            "ExecutorLostFailure (executor 1 exited): Command exited with code 137",
+            "--conf spark.executor.memoryOverhead",
+        ),
     ],
 )
 def test_errors_of_spark_say_what_to_do(text: str, advice: str) -> None:

@@ -1,0 +1,97 @@
+"""Spark Connect's DataFrames, which have no RDD: their partitions are opened as Arrow batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
+
+from strombus.data.arrow import batch_rows
+from strombus.data.native import NativeCollection
+from strombus.errors import ConfigurationError
+from strombus.types import NativePartition
+
+__all__ = ["ConnectCollection", "FrameHandle", "from_frame"]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameHandle:
+    """What an executor needs to open a DataFrame's partitions.
+
+    Parameters
+    ----------
+    frame : pyspark.sql.connect.dataframe.DataFrame
+    partitions : int
+        How many there are.
+    open : callable
+        Turns the Arrow batches of a partition into objects, on a worker.
+    """
+
+    frame: Any
+    partitions: int
+    open: Callable[[Iterator[Any]], Iterator[Any]]
+
+
+class ConnectCollection(NativeCollection):
+    """The rows of a Spark Connect DataFrame.
+
+    Parameters
+    ----------
+    frame : pyspark.sql.connect.dataframe.DataFrame
+        The columns of the features, and after them that of the labels.
+    features : int
+        Columns of features.
+    labelled : bool
+    """
+
+    engine = "spark-connect"
+
+    def __init__(self, frame: Any, features: int, labelled: bool) -> None:
+        self._frame = frame
+        self._open = partial(batch_rows, features, labelled)
+        self._handle: FrameHandle | None = None
+
+    def partitions(self) -> list[NativePartition]:
+        """Return the partitions; the first call counts their rows on the cluster, since nobody else knows them."""
+        if self._handle is None:
+            counted = self._frame.mapInArrow(_count, "partition int, rows long").collect()
+            rows = {int(partition): int(count) for partition, count in counted}
+            self._counts = [rows.get(index, 0) for index in range(max(rows, default=-1) + 1)]
+            self._handle = FrameHandle(self._frame, len(self._counts), self._open)
+        return [NativePartition(self.engine, self._handle, index) for index in range(self._handle.partitions)]
+
+    def counts(self, executor: Any) -> list[int]:
+        """Return the rows of each partition."""
+        self.partitions()
+        return super().counts(executor)
+
+    def arrange(self, executor: Any, sizes: Sequence[int], storage_level: str | None = None) -> NoReturn:
+        """Refuse: it takes RDDs to give each worker its rows and keep them in Spark's cache."""
+        raise ConfigurationError(
+            'rdd_training_approach="Direct" trains from RDDs, which Spark Connect does not have: take "Export" '
+            "(the default), with an export_directory that this program and all executors reach"
+        )
+
+    def _arrange(self, *_: Any) -> NoReturn:
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Do nothing: nothing is cached."""
+
+
+def from_frame(frame: Any, features: Sequence[str], label: str | None) -> ConnectCollection:
+    """Take a DataFrame's columns: numbers, arrays or ML vectors."""
+    names = [*features, *([] if label is None else [label])]
+    return ConnectCollection(frame.select(*names), len(features), label is not None)
+
+
+def _count(batches: Iterator[Any]) -> Iterator[Any]:
+    import pyarrow as pa
+    from pyspark import TaskContext
+
+    rows = sum(batch.num_rows for batch in batches)
+    context = TaskContext.get()
+    assert context is not None
+    columns = [pa.array([context.partitionId()], pa.int32()), pa.array([rows], pa.int64())]
+    yield pa.RecordBatch.from_arrays(columns, ["partition", "rows"])
