@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.programs import dask_programs, spark_programs, spark_tool
+from helpers.programs import dask_programs, spark_tool
 
 pytest.importorskip("sklearn", reason="the examples' digits come with scikit-learn")
 
@@ -98,17 +98,6 @@ def submit(master, *options):
     command = [spark_tool("spark-submit"), "--master", master, *options]
     settings = ("driver.host=127.0.0.1", "driver.bindAddress=127.0.0.1", "ui.enabled=false", "log.level=ERROR")
     return command + [part for setting in settings for part in ("--conf", f"spark.{setting}")]
-
-
-@pytest.mark.spark
-def test_an_example_through_spark_submit(tmp_path, spark_environment):
-    home = tmp_path / "elsewhere"
-    home.mkdir()
-    cores = ["--total-executor-cores", 2, "--executor-cores", 1, "--executor-memory", "512m"]
-    with spark_programs(tmp_path, spark_environment) as master:
-        for (name, *options), wanted in ((["digits.py", "--epochs", 2], 0.5), ([*SHARING, "--epochs", 4], 0.85)):
-            command = [*submit(master, *cores), EXAMPLES / name, "--backend", "spark", *options]
-            assert accuracy(run(command, home, spark_environment)) > wanted
 
 
 @pytest.mark.spark

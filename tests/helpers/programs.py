@@ -90,8 +90,10 @@ def spark_tool(name: str) -> str:
 
 
 @contextlib.contextmanager
-def spark_programs(folder: Path, env: Mapping[str, str]) -> Iterator[str]:
-    """Run the master and a worker of two cores of a standalone Spark cluster; give the master's address."""
+def spark_programs(
+    folder: Path, env: Mapping[str, str], hosts: Sequence[str] = ("127.0.0.1",), cores: int = 2
+) -> Iterator[str]:
+    """Run a standalone Spark cluster, with a worker on each of these addresses; give the master's address."""
     programs = Programs(folder)
     run = [spark_tool("spark-class")]
     address = ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
@@ -102,13 +104,14 @@ def spark_programs(folder: Path, env: Mapping[str, str]) -> Iterator[str]:
             r"Starting Spark master at (spark://127\.0\.0\.1:\d+)",
             env,
         )
-        resources = ["--cores", "2", "--memory", "2g", "--work-dir", str(folder / "work")]
-        programs.start(
-            "worker",
-            [*run, "org.apache.spark.deploy.worker.Worker", *address, *resources, master],
-            r"Successfully registered with master",
-            env,
-        )
+        resources = ["--cores", str(cores), "--memory", "2g", "--work-dir", str(folder / "work")]
+        for number, host in enumerate(hosts):
+            programs.start(
+                f"worker-{number}",
+                [*run, "org.apache.spark.deploy.worker.Worker", "--host", host, *address[2:], *resources, master],
+                r"Successfully registered with master",
+                {**env, "SPARK_LOCAL_IP": host},
+            )
         yield master
     finally:
         programs.close()
