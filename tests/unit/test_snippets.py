@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,20 @@ def snippets(page: Path) -> list[str]:
     return BLOCK.findall(page.read_text())
 
 
+def run_apart(code: str, folder: Path) -> None:
+    """Run a page that opens a Spark session: this process may have one already."""
+    pytest.importorskip("grpc", reason="Spark Connect's client is not installed (pip install strombus[connect])")
+    from helpers.spark import JAVA
+
+    (folder / "page.py").write_text(code)
+    surroundings = {key: value for key, value in os.environ.items() if not key.startswith(("PYSPARK", "SPARK"))}
+    surroundings |= JAVA | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "page.py"], env=surroundings, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_snippets_run(page, tmp_path, monkeypatch):
     code = "\n".join(snippets(page))
@@ -24,4 +41,7 @@ def test_snippets_run(page, tmp_path, monkeypatch):
     if "torchmetrics" in code:
         pytest.importorskip("torchmetrics", reason="this page's snippets use torchmetrics, which is not installed")
     monkeypatch.chdir(tmp_path)
+    if "SparkSession.builder" in code:
+        run_apart(code, tmp_path)
+        return
     exec(compile(code, str(page), "exec"), {"__name__": "__snippets__"})
