@@ -1,4 +1,4 @@
-"""Scores and outputs of a network on all kinds of data, given back in the form in which the data came."""
+"""Scores, metrics and outputs of a network on all kinds of data, given back in the form in which the data came."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import torch
 from strombus.data import LocalStream, NativeCollection, Source, open_source, store
 from strombus.data.results import assemble, begin, check_free, end, plan_assembly, publish
 from strombus.errors import ConfigurationError, DataError, EmptyDataError, NonFiniteError
+from strombus.evaluation import Metric
+from strombus.evaluation.request import Request
 from strombus.executors.base import Executor, Shared
 from strombus.executors.calls import dump, load
 from strombus.executors.values import Packed
@@ -23,6 +25,7 @@ from strombus.exporting import check_shared, readable_source
 from strombus.networks import Network
 from strombus.partitioning import DefaultRepartitioner
 from strombus.types import MultiDataSet, Partition
+from strombus.worker.evaluating import evaluate_part, merge_metrics
 from strombus.worker.inference import (
     InferenceWork,
     Outputs,
@@ -34,7 +37,8 @@ from strombus.worker.inference import (
     write_part,
 )
 from strombus.worker.items import read_masked_pair, read_pair
-from strombus.worker.scoring import LossSum, merge_losses
+from strombus.worker.models import Models
+from strombus.worker.scoring import LossSum, ScoringWork, merge_losses
 
 __all__ = ["Inference"]
 
@@ -82,6 +86,19 @@ class Inference:
         penalty = self.network.regularization()
         return loss.mean + penalty if average else loss.total + penalty * loss.examples
 
+    def run_metrics(self, data: Any, request: Request, batch_size: int, copies: int | None = None) -> Sequence[Metric]:
+        """Return the filled metrics of a request; see `strombus.Trainer.do_evaluation`."""
+        copies = self._copies if copies is None else copies
+        if copies < 1:
+            raise ConfigurationError(f"workers must be at least 1, got {copies}")
+        _check_batch_size(batch_size)
+        models = Models(self.network, copies)
+        with self._rows(data, batch_size) as (source, parts):
+            scoring = ScoringWork(self.network, source, batch_size, request.metrics, request.outputs, models)
+            with self._shared(scoring) as work:
+                filled: Sequence[Metric] = self.executor.map_reduce(evaluate_part, parts, merge_metrics, work).get()
+        return filled
+
     def score_examples(self, data: Any, regularization: bool, batch_size: int, to: Path | None) -> Any:
         """Return a score for each example; see `strombus.Trainer.score_examples`."""
         penalty = self.network.regularization() if regularization else 0.0
@@ -112,8 +129,7 @@ class Inference:
         return Outputs(self.network.several)
 
     def _work(self, compute: Scores | Outputs, batch_size: int, **options: Any) -> InferenceWork:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+        _check_batch_size(batch_size)
         return InferenceWork.of(self.network, self._copies, batch_size, compute, **options)
 
     # -- in the form in which the data came ------------------------------------------------------------
@@ -191,14 +207,26 @@ class Inference:
             with self._shared(work.to(target)) as shared:
                 yield shared, _chunks(source.objects, work)
         else:
-            with readable_source(
-                source, self.executor, directory=self._directory, batch_size=work.passes.batch_size
-            ) as rows:
-                if not rows.rows:
-                    raise EmptyDataError("the data holds no examples")
+            with self._rows(source, work.passes.batch_size) as (rows, spans):
+                assert rows is not None
                 keyed = not whole and rows.keyed
                 with self._shared(work.to(target, rows, keyed)) as shared:
-                    yield shared, self._spans(rows, work.passes.batch_size)
+                    yield shared, spans
+
+    @contextmanager
+    def _rows(self, data: Any, batch_size: int) -> Iterator[tuple[Source | None, Sequence[Any]]]:
+        """Give a source that all workers can read, and spans of it; None, and the partitions that an engine holds."""
+        source = open_source(data)
+        if isinstance(source, NativeCollection):
+            partitions = source.partitions()
+            if not partitions:
+                raise EmptyDataError("the data holds no examples")
+            yield None, partitions
+        else:
+            with readable_source(source, self.executor, directory=self._directory, batch_size=batch_size) as rows:
+                if not rows.rows:
+                    raise EmptyDataError("the data holds no examples")
+                yield rows, self._spans(rows, batch_size)
 
     def _spans(self, source: Source, batch_size: int) -> tuple[Partition, ...]:
         """Cut the rows into a few spans for each slot, at the edges of blocks where there are enough of these."""
@@ -219,6 +247,11 @@ class Inference:
             yield shared
         finally:
             shared.free()
+
+
+def _check_batch_size(batch_size: Any) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
 
 
 def _is_vector(data: Any) -> bool:

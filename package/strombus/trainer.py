@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from strombus.callbacks import Callback, JsonLinesLogger, ProgressBar
-from strombus.data import NativeCollection, open_source
-from strombus.errors import ConfigurationError, DataError, ExecutorError
+from strombus.errors import ConfigurationError, ExecutorError
 from strombus.evaluation import ROC, Evaluation, RegressionEvaluation, ROCMultiClass
 from strombus.evaluation.request import Request
 from strombus.executors import resolve
-from strombus.executors.base import Executor, Shared
+from strombus.executors.base import Executor
 from strombus.executors.local import LocalExecutor
-from strombus.exporting import readable_source
 from strombus.fitting import Fit, FitResult
 from strombus.inference import Inference
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
-from strombus.partitioning import DefaultRepartitioner
 from strombus.recording import ConfigRecorder, record_result
 from strombus.runs import open_run
 from strombus.stats import TrainingStats
-from strombus.types import NativePartition, Partition
-from strombus.worker.evaluating import evaluate_part, merge_metrics
-from strombus.worker.scoring import ScoringWork
 
 __all__ = ["Trainer"]
 
@@ -57,11 +51,6 @@ class Trainer:
     """
 
     def __init__(self, network: Network, master: TrainingMaster | None = None, backend: Any = "auto") -> None:
-        if not isinstance(network, Network):
-            raise ConfigurationError(
-                f"network must be a MultiLayerNetwork or ComputationGraph, got {type(network).__name__}; "
-                "wrap an nn.Module: strombus.MultiLayerNetwork(module, loss, optimizer)"
-            )
         if master is not None and not isinstance(master, TrainingMaster):
             raise ConfigurationError(f"master must be a TrainingMaster or None, got {type(master).__name__}")
         self.network = network
@@ -69,10 +58,24 @@ class Trainer:
         self.stats = TrainingStats()
         self._executor: Executor | None = None
         self._stand_in: Executor | None = None
-        self._carried: Any = None
         self._closed = False
         self._owned = not isinstance(backend, Executor)
         self._backend = backend
+
+    @property
+    def network(self) -> Network:
+        """The network; another one may be set, and what the last fit left for the next one is forgotten then."""
+        return self._network
+
+    @network.setter
+    def network(self, network: Network) -> None:
+        if not isinstance(network, Network):
+            raise ConfigurationError(
+                f"network must be a MultiLayerNetwork or ComputationGraph, got {type(network).__name__}; "
+                "wrap an nn.Module: strombus.MultiLayerNetwork(module, loss, optimizer)"
+            )
+        self._network = network
+        self._carried: Any = None
 
     @property
     def executor(self) -> Executor:
@@ -285,7 +288,11 @@ class Trainer:
         return filled
 
     def do_evaluation(
-        self, data: Any, metrics: Sequence[Any] | Mapping[int, Sequence[Any]], batch_size: int = 64
+        self,
+        data: Any,
+        metrics: Sequence[Any] | Mapping[int, Sequence[Any]],
+        batch_size: int = 64,
+        workers: int | None = None,
     ) -> Any:
         """Run several metrics over `data` in one pass and return new ones, filled.
 
@@ -295,6 +302,8 @@ class Trainer:
             Metrics of the first output; or for each number of an output of a `ComputationGraph` those that
             judge it. A metric is a `strombus.evaluation.Metric`, or a ``torchmetrics.Metric`` or
             ``MetricCollection`` whose states can be merged.
+        workers : int, optional
+            Model copies that work at the same time in one process; the master's ``default_evaluation_workers``.
 
         Returns
         -------
@@ -307,8 +316,7 @@ class Trainer:
             When one is no metric, or cannot be merged from partitions.
         """
         request = Request(metrics)
-        with self._work(data, batch_size, request) as (work, parts):
-            return request.answer(self.executor.map_reduce(evaluate_part, parts, merge_metrics, work).get())
+        return request.answer(self._inference.run_metrics(data, request, batch_size, workers))
 
     def predict(self, data: Any, batch_size: int = 64, to: str | os.PathLike[str] | None = None) -> Any:
         """Return the network's output for each example, in the form in which the data came.
@@ -370,44 +378,6 @@ class Trainer:
         directory = self.master.export_directory if self.master is not None else None
         copies = self.master.default_evaluation_workers if self.master is not None else EVALUATION_WORKERS
         return Inference(self.network, self.executor, copies, directory)
-
-    @contextmanager
-    def _work(
-        self, data: Any, batch_size: int, request: Request | None = None
-    ) -> Iterator[tuple[Shared[ScoringWork], tuple[Partition | NativePartition, ...]]]:
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
-        asked = () if request is None else (request.metrics, request.outputs)
-        source = open_source(data)
-        if isinstance(source, NativeCollection):
-            native = tuple(source.partitions())
-            if not native:
-                raise DataError("the data holds no examples")
-            with self._shared(ScoringWork(self.network, None, batch_size, *asked)) as work:
-                yield work, native
-            return
-        with readable_source(
-            source,
-            self.executor,
-            directory=self.master.export_directory if self.master is not None else None,
-            batch_size=batch_size,
-        ) as readable:
-            if not readable.rows:
-                raise DataError("the data holds no examples")
-            # A few partitions for each slot, so that a slow one does not hold up the rest.
-            slots = self.executor.capacity().slots or 1
-            pieces = DefaultRepartitioner(max_partitions=4 * slots if slots > 1 else 1)
-            parts = pieces.plan([readable.rows], workers=slots, batch_size=batch_size)
-            with self._shared(ScoringWork(self.network, readable, batch_size, *asked)) as work:
-                yield work, parts
-
-    @contextmanager
-    def _shared(self, work: ScoringWork) -> Iterator[Shared[ScoringWork]]:
-        shared = self.executor.share(work)
-        try:
-            yield shared
-        finally:
-            shared.free()
 
     # -- closing ---------------------------------------------------------------------------------
 

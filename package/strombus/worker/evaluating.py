@@ -25,8 +25,10 @@ Array = NDArray[Any]
 def evaluate_part(work: ScoringWork, part: Any) -> tuple[Metric, ...]:
     """Run all metrics over a partition in one pass."""
     metrics = tuple(metric.fresh() for metric in work.metrics)
-    with work.bench.replica_of(work.network) as replica:
-        evaluate_batches(replica, work.batches(part), metrics, work.outputs)
+    assert work.models is not None
+    for batch in work.batches(part):
+        with work.models.lend() as replica:
+            evaluate_batches(replica, [batch], metrics, work.outputs)
     return metrics
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any
@@ -15,7 +15,7 @@ from strombus.networks import Network, Replica, count_nonfinite
 from strombus.networks.flat import to_numpy
 from strombus.partitioning import batch_sizes
 from strombus.types import DataSet, MultiDataSet
-from strombus.worker.bench import Workbench
+from strombus.worker.models import Models
 
 __all__ = [
     "LossSum",
@@ -35,7 +35,7 @@ class ScoringWork:
     batch_size: int
     metrics: tuple[Metric, ...] = ()
     outputs: tuple[int, ...] = ()  # which output each metric judges; empty: the first
-    bench: Workbench = field(default_factory=Workbench)
+    models: Models | None = None  # for tasks that have no replica of their own
 
     def batches(self, part: Any) -> Iterator[DataSet | MultiDataSet]:
         """Yield the minibatches of a partition: rows of the source, or objects that an engine has opened."""

@@ -104,7 +104,7 @@ def test_every_public_member_is_here_or_listed_as_absent(java):
     kind = face(java)
     assert inspect.getdoc(kind)
     for name in members(java):
-        if name in ABSENT:
+        if name in ABSENT and not hasattr(dl4j.SparkDl4jMultiLayer, name):
             assert not hasattr(kind, name), f"{name} is listed as absent"
         else:
             assert inspect.getdoc(getattr(kind, name, None)), f"{kind.__qualname__}.{name} is missing or undocumented"

@@ -29,11 +29,14 @@ _WHERE = {
     "RepartitionStrategy": "strombus.compat.dl4j.enumerations",
     "ResidualClippingPostProcessor": "strombus.compat.dl4j.algorithms",
     "SharedTrainingMaster": "strombus.compat.dl4j.shared_training",
+    "SparkComputationGraph": "strombus.compat.dl4j.graph",
+    "SparkDl4jMultiLayer": "strombus.compat.dl4j.multi_layer",
     "StatCounter": "strombus.compat.dl4j.statistics",
     "StaticPortSupplier": "strombus.compat.dl4j.void_configuration",
     "StorageLevel": "strombus.compat.dl4j.enumerations",
     "TargetSparsityThresholdAlgorithm": "strombus.compat.dl4j.algorithms",
     "TrainingHook": "strombus.compat.dl4j.hooks",
+    "TrainingListener": "strombus.compat.dl4j.listeners",
     "TransportType": "strombus.compat.dl4j.enumerations",
     "VoidConfiguration": "strombus.compat.dl4j.void_configuration",
 }
@@ -61,11 +64,14 @@ __all__ = [
     "RepartitionStrategy",
     "ResidualClippingPostProcessor",
     "SharedTrainingMaster",
+    "SparkComputationGraph",
+    "SparkDl4jMultiLayer",
     "StatCounter",
     "StaticPortSupplier",
     "StorageLevel",
     "TargetSparsityThresholdAlgorithm",
     "TrainingHook",
+    "TrainingListener",
     "TransportType",
     "VoidConfiguration",
 ]
@@ -93,7 +99,10 @@ if TYPE_CHECKING:
         StorageLevel,
         TransportType,
     )
+    from strombus.compat.dl4j.graph import SparkComputationGraph
     from strombus.compat.dl4j.hooks import TrainingHook
+    from strombus.compat.dl4j.listeners import TrainingListener
+    from strombus.compat.dl4j.multi_layer import SparkDl4jMultiLayer
     from strombus.compat.dl4j.parameter_averaging import ParameterAveragingTrainingMaster
     from strombus.compat.dl4j.rdd import RDD
     from strombus.compat.dl4j.shared_training import SharedTrainingMaster
