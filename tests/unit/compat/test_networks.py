@@ -1,0 +1,388 @@
+"""Every member of DL4J's two wrappers gives what the core gives, on one machine, on Dask and on Spark."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import strombus as sb
+import strombus.data
+from strombus.compat.dl4j import SparkComputationGraph, SparkDl4jMultiLayer
+from strombus.executors.local import LocalExecutor
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "dl4j"
+MEMBERS = json.loads((GOLDEN / "members.json").read_text())
+HEADINGS = json.loads((GOLDEN / "headings.json").read_text())
+JAVA = {
+    SparkDl4jMultiLayer: "org.deeplearning4j.spark.impl.multilayer.SparkDl4jMultiLayer",
+    SparkComputationGraph: "org.deeplearning4j.spark.impl.graph.SparkComputationGraph",
+}
+
+RNG = np.random.default_rng(4)
+FEATURES = RNG.normal(size=(30, 4)).astype(np.float32)
+CLASSES = (FEATURES[:, 0] > 0).astype(np.int64)
+VALUES = FEATURES[:, :2] * 2
+SIZES = (7, 13, 10)
+SGD = functools.partial(torch.optim.SGD, lr=0.2)
+
+
+def make_module():
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+
+
+def make_line():
+    torch.manual_seed(2)
+    return nn.Linear(4, 1)
+
+
+class Sequences(nn.Module):
+    """The mean over the steps that count."""
+
+    def forward(self, steps, mask=None):
+        weights = torch.ones(steps.shape[:2]) if mask is None else mask
+        return (steps * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
+
+
+class TwoWays(nn.Module):
+    def forward(self, left, right):
+        return left + right, left - right
+
+
+def make_network(kind):
+    match kind:
+        case "classes":
+            return sb.MultiLayerNetwork(make_module, nn.CrossEntropyLoss(), SGD, l2=0.1)
+        case "values":
+            return sb.MultiLayerNetwork(make_module, nn.MSELoss(), SGD)
+        case "number":
+            return sb.MultiLayerNetwork(make_line, nn.MSELoss(), SGD)
+        case "sequences":
+            return sb.MultiLayerNetwork(Sequences)
+        case "graph":
+            return sb.ComputationGraph(make_module, nn.CrossEntropyLoss(), SGD, l2=0.1)
+        case "graph of values":
+            return sb.ComputationGraph(make_module, nn.MSELoss(), SGD)
+        case "two ways":
+            return sb.ComputationGraph(TwoWays)
+
+
+def make_master(**options):
+    options = {"batch_size_per_worker": 5, "averaging_frequency": 2, "rng_seed": 7, "workers": 2, **options}
+    return sb.ParameterAveragingTrainingMaster(rdd_training_approach="Direct", **options)
+
+
+def load_file(path):
+    with np.load(path) as arrays:
+        return sb.DataSet(arrays["features"], arrays["labels"])
+
+
+def load_multi(path):
+    rows = load_file(path)
+    return sb.MultiDataSet([rows.features], [rows.labels])
+
+
+def spans():
+    ends = np.cumsum(SIZES)
+    return [slice(end - size, end) for size, end in zip(SIZES, ends, strict=True)]
+
+
+class World:
+    """A context, and all data in the form that it holds."""
+
+    def __init__(self, context, hold, directory):
+        self.context, self.hold = context, hold
+        self.sets = hold([sb.DataSet(FEATURES[s], CLASSES[s]) for s in spans()])
+        self.values = hold([sb.DataSet(FEATURES[s], VALUES[s]) for s in spans()])
+        self.multi = hold([sb.MultiDataSet([FEATURES[s]], [CLASSES[s]]) for s in spans()])
+        self.multi_values = hold([sb.MultiDataSet([FEATURES[s]], [VALUES[s]]) for s in spans()])
+        single = [slice(i, i + 1) for i in range(9)]
+        self.keyed = hold([(f"k{s.start}", sb.DataSet(FEATURES[s], CLASSES[s])) for s in single])
+        self.keyed_multi = hold([(s.start, sb.MultiDataSet([FEATURES[s]], [CLASSES[s]])) for s in single])
+        self.features = hold([(s.start, FEATURES[s]) for s in spans()])
+        self.pairs = hold([(s.start, [FEATURES[s], FEATURES[s] * 2]) for s in spans()])
+        steps = [(n, RNG.normal(size=(2, 3 + n % 2, 4)).astype(np.float32)) for n in range(4)]
+        self.masked = hold([(n, (x, np.arange(x.shape[1])[None] < [[2], [3]])) for n, x in steps])
+        self.points = hold([make_point(float(y), x) for x, y in zip(FEATURES, CLASSES, strict=True)])
+        self.numbers = hold([make_point(float(y[0]), x) for x, y in zip(FEATURES, VALUES, strict=True)])
+        self.path = str(directory / "all.zarr")
+        self.parts = [str(directory / f"part{n}.zarr") for n in range(3)]
+        self.paths = hold(self.parts)
+        self.files = str(directory / "files")
+        self.listed = sorted(str(file) for file in (directory / "files").iterdir())
+        self.file_paths = hold(self.listed)
+        self.one_hot = (FEATURES, np.eye(2, dtype=np.float32)[CLASSES])
+
+    def open(self, kind, wrapped=True, **options):
+        network = make_network(kind)
+        if not wrapped:
+            return sb.Trainer(network, make_master(**options), self.context)
+        wrapper = SparkComputationGraph if network.several else SparkDl4jMultiLayer
+        return wrapper(self.context, network, make_master(**options))
+
+
+def make_point(label, features):
+    return SimpleNamespace(label=label, features=features)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    root = tmp_path_factory.mktemp("networks")
+    (root / "files").mkdir()
+    strombus.data.export((FEATURES, CLASSES), root / "all.zarr", progress=False)
+    for number, rows in enumerate(spans()):
+        strombus.data.export((FEATURES[rows], CLASSES[rows]), root / f"part{number}.zarr", progress=False)
+        np.savez(root / "files" / f"{number}.npz", features=FEATURES[rows], labels=CLASSES[rows])
+    return root
+
+
+@pytest.fixture(
+    scope="module",
+    params=["local", pytest.param("dask", marks=pytest.mark.dask), pytest.param("spark", marks=pytest.mark.spark)],
+)
+def world(request, directory):
+    if request.param == "local":
+        with LocalExecutor(1) as executor:
+            yield World(executor, list, directory)
+    elif request.param == "dask":
+        import dask.bag
+
+        client = request.getfixturevalue("dask_client")
+        yield World(client, functools.partial(dask.bag.from_sequence, npartitions=2), directory)
+    else:
+        from helpers.spark import spark_context
+
+        context = spark_context()
+        yield World(context, functools.partial(context.parallelize, numSlices=2), directory)
+
+
+def plain(value):
+    """Return what can be compared of a result."""
+    if hasattr(value, "collect"):
+        value = value.collect()
+    elif hasattr(value, "to_delayed"):
+        value = value.compute(scheduler="synchronous")
+    if isinstance(value, sb.networks.Network):
+        return {name: tensor.detach().numpy() for name, tensor in value.module.state_dict().items()}
+    if hasattr(value, "stats"):
+        return value.stats()
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return value
+
+
+def fitted(trainer, data):
+    trainer.fit(data, progress=False)
+    return trainer.network
+
+
+# What each member is called with, on which network, and what the core is asked for.
+FITS = [
+    ("fit", "classes", lambda n, w: n.fit(w.sets), lambda t, w: fitted(t, w.sets)),
+    ("fit", "classes", lambda n, w: n.fit(w.path), lambda t, w: fitted(t, (FEATURES, CLASSES))),
+    ("fit", "graph", lambda n, w: n.fit(w.sets), lambda t, w: fitted(t, w.sets)),
+    ("fitPaths", "classes", lambda n, w: n.fitPaths(w.paths), lambda t, w: fitted(t, w.parts)),
+    ("fitPaths", "classes", lambda n, w: n.fitPaths(w.file_paths, load_file), lambda t, w: fitted(t, w.sets)),
+    ("fitPaths", "graph", lambda n, w: n.fitPaths(w.listed, load_multi), lambda t, w: fitted(t, w.multi)),
+    ("fitMultiDataSet", "graph", lambda n, w: n.fitMultiDataSet(w.multi), lambda t, w: fitted(t, w.multi)),
+    ("fitPathsMultiDataSet", "graph", lambda n, w: n.fitPathsMultiDataSet(w.paths), lambda t, w: fitted(t, w.parts)),
+    ("fitLabeledPoint", "classes", lambda n, w: n.fitLabeledPoint(w.points), lambda t, w: fitted(t, w.sets)),
+    ("fitLabeledPoint", "values", lambda n, w: n.fitLabeledPoint(w.points), lambda t, w: fitted(t, w.one_hot)),
+    (
+        "fitContinuousLabeledPoint",
+        "number",
+        lambda n, w: n.fitContinuousLabeledPoint(w.numbers),
+        lambda t, w: fitted(t, (FEATURES, VALUES[:, :1])),
+    ),
+]
+SCORES = [
+    ("calculateScore", "classes", lambda n, w: n.calculateScore(w.sets, True), lambda t, w: t.calculate_score(w.sets)),
+    (
+        "calculateScore",
+        "graph",
+        lambda n, w: n.calculateScore(w.sets, False, 4),
+        lambda t, w: t.calculate_score(w.sets, False, 4),
+    ),
+    (
+        "calculateScoreMultiDataSet",
+        "graph",
+        lambda n, w: n.calculateScoreMultiDataSet(w.multi, True),
+        lambda t, w: t.calculate_score(w.multi),
+    ),
+    (
+        "scoreExamples",
+        "classes",
+        lambda n, w: n.scoreExamples(w.sets, True),
+        lambda t, w: t.score_examples(w.sets, True),
+    ),
+    (
+        "scoreExamples",
+        "graph",
+        lambda n, w: n.scoreExamples(w.keyed, False, 4),
+        lambda t, w: t.score_examples(w.keyed, False, 4),
+    ),
+    (
+        "scoreExamplesMultiDataSet",
+        "graph",
+        lambda n, w: n.scoreExamplesMultiDataSet(w.keyed_multi, True),
+        lambda t, w: t.score_examples(w.keyed_multi, True),
+    ),
+]
+OUTPUTS = [
+    (
+        "feedForwardWithKey",
+        "classes",
+        lambda n, w: n.feedForwardWithKey(w.features, 8),
+        lambda t, w: t.feed_forward_with_key(w.features, 8),
+    ),
+    (
+        "feedForwardWithKey",
+        "two ways",
+        lambda n, w: n.feedForwardWithKey(w.pairs, 8),
+        lambda t, w: t.feed_forward_with_key(w.pairs, 8),
+    ),
+    (
+        "feedForwardWithKeySingle",
+        "graph",
+        lambda n, w: n.feedForwardWithKeySingle(w.features, 8),
+        lambda t, w: [(s.start, t.network.predict(FEATURES[s])[0]) for s in spans()],
+    ),
+    (
+        "feedForwardWithMaskAndKey",
+        "sequences",
+        lambda n, w: n.feedForwardWithMaskAndKey(w.masked, 3),
+        lambda t, w: t.feed_forward_with_mask_and_key(w.masked, 3),
+    ),
+]
+EVALUATIONS = [
+    ("evaluate", "classes", lambda n, w: n.evaluate(w.sets), lambda t, w: t.evaluate(w.sets)),
+    (
+        "evaluate",
+        "graph",
+        lambda n, w: n.evaluate(w.sets, ["no", "yes"], 4),
+        lambda t, w: t.evaluate(w.sets, labels=["no", "yes"]),
+    ),
+    ("evaluate", "classes", lambda n, w: n.evaluate(w.path), lambda t, w: t.evaluate(w.sets)),
+    ("evaluate", "classes", lambda n, w: n.evaluate(w.files, 4, load_file), lambda t, w: t.evaluate(w.sets)),
+    ("evaluate", "graph", lambda n, w: n.evaluate(w.files, load_multi), lambda t, w: t.evaluate(w.sets)),
+    ("evaluateMDS", "graph", lambda n, w: n.evaluateMDS(w.multi, 4), lambda t, w: t.evaluate(w.sets)),
+    (
+        "evaluateRegression",
+        "values",
+        lambda n, w: n.evaluateRegression(w.values),
+        lambda t, w: t.evaluate_regression(w.values),
+    ),
+    (
+        "evaluateRegressionMDS",
+        "graph of values",
+        lambda n, w: n.evaluateRegressionMDS(w.multi_values, 4),
+        lambda t, w: t.evaluate_regression(w.values),
+    ),
+    ("evaluateROC", "classes", lambda n, w: n.evaluateROC(w.sets), lambda t, w: t.evaluate_roc(w.sets, 32)),
+    ("evaluateROC", "classes", lambda n, w: n.evaluateROC(w.sets, 0, 4), lambda t, w: t.evaluate_roc(w.sets)),
+    ("evaluateROCMDS", "graph", lambda n, w: n.evaluateROCMDS(w.multi), lambda t, w: t.evaluate_roc(w.sets, 32)),
+    (
+        "evaluateROCMultiClass",
+        "classes",
+        lambda n, w: n.evaluateROCMultiClass(w.sets, 10, 4),
+        lambda t, w: t.evaluate_roc_multi_class(w.sets, 10),
+    ),
+    (
+        "doEvaluation",
+        "classes",
+        lambda n, w: n.doEvaluation(w.sets, sb.Evaluation(), 4),
+        lambda t, w: t.evaluate(w.sets),
+    ),
+    (
+        "doEvaluation",
+        "classes",
+        lambda n, w: n.doEvaluation(w.sets, 1, 4, sb.Evaluation(), sb.ROC(5)),
+        lambda t, w: [t.evaluate(w.sets), t.evaluate_roc(w.sets, 5)],
+    ),
+    (
+        "doEvaluation",
+        "classes",
+        lambda n, w: n.doEvaluation(w.file_paths, load_file, sb.Evaluation()),
+        lambda t, w: [t.evaluate(w.sets)],
+    ),
+    (
+        "doEvaluation",
+        "graph",
+        lambda n, w: n.doEvaluation(w.listed, 2, 4, load_multi, sb.Evaluation()),
+        lambda t, w: [t.evaluate(w.sets)],
+    ),
+    (
+        "doEvaluationMDS",
+        "graph",
+        lambda n, w: n.doEvaluationMDS(w.multi, 4, sb.Evaluation(), sb.ROC(0)),
+        lambda t, w: [t.evaluate(w.sets), t.evaluate_roc(w.sets)],
+    ),
+]
+CALLS = [*FITS, *SCORES, *OUTPUTS, *EVALUATIONS]
+ACCESSORS = {
+    "getDefaultEvaluationWorkers",
+    "getNetwork",
+    "getScore",
+    "getSparkContext",
+    "getSparkTrainingStats",
+    "getTrainingMaster",
+    "predict",
+    "setCollectTrainingStats",
+    "setDefaultEvaluationWorkers",
+    "setListeners",
+    "setNetwork",
+    "setScore",
+}
+"""Tried below, one by one."""
+
+
+@pytest.mark.parametrize("wrapper", JAVA)
+def test_every_public_member_and_heading_is_here_documented_and_tried(wrapper):
+    names = {member.split("(")[0] for member in MEMBERS[JAVA[wrapper]]} - {"<init>"}
+    assert names >= {heading for heading in HEADINGS[wrapper.__name__] if heading[0].islower()}
+    assert len(inspect.getdoc(wrapper)) > 100
+    for name in names:
+        assert inspect.getdoc(getattr(wrapper, name)), name
+    assert names <= {name for name, *_ in CALLS} | ACCESSORS
+
+
+@pytest.mark.parametrize(
+    ("kind", "call", "core"), [case[1:] for case in CALLS], ids=[f"{name}-{kind}" for name, kind, *_ in CALLS]
+)
+def test_member_gives_what_the_core_gives(world, kind, call, core):
+    with world.open(kind) as wrapper, world.open(kind, wrapped=False) as trainer:
+        found, expected = plain(call(wrapper, world)), plain(core(trainer, world))
+        assert plain(wrapper.getNetwork()).keys() == plain(trainer.network).keys()
+        assert wrapper.getNetwork().epoch == trainer.network.epoch
+        assert wrapper.getScore() == pytest.approx(trainer.score, abs=1e-6)
+    if isinstance(expected, str):
+        assert found == expected
+    elif isinstance(expected, dict):
+        for name in expected:
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-6)
+    else:
+        assert_close(found, expected)
+
+
+def assert_close(found, expected):
+    """Compare numbers in lists and tuples of any depth; order counts."""
+    if isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other)
+    elif isinstance(expected, str):
+        assert found == expected
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
