@@ -87,3 +87,15 @@ class Dl4jAdam(torch.optim.Optimizer):
                 state["v"].mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
                 alpha = lr * (1 - b2**t) ** 0.5 / (1 - b1**t)
                 p.sub_(alpha * state["m"] / (state["v"].sqrt() + eps))
+
+
+def load_file(path):
+    """Read an npz file of features and labels."""
+    with np.load(path) as arrays:
+        return sb.DataSet(arrays["features"], arrays["labels"])
+
+
+def load_multi(path):
+    """Read it as an object for a graph."""
+    rows = load_file(path)
+    return sb.MultiDataSet([rows.features], [rows.labels])

@@ -6,6 +6,8 @@ import functools
 import inspect
 import json
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +15,14 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
+from helpers.networks import load_file, load_multi
 from torch import nn
 
 import strombus as sb
 import strombus.data
+from strombus.compat import dl4j
 from strombus.compat.dl4j import SparkComputationGraph, SparkDl4jMultiLayer
+from strombus.errors import ConfigurationError, DataError, MissingDataError
 from strombus.executors.local import LocalExecutor
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -84,16 +89,6 @@ def make_master(**options):
     return sb.ParameterAveragingTrainingMaster(rdd_training_approach="Direct", **options)
 
 
-def load_file(path):
-    with np.load(path) as arrays:
-        return sb.DataSet(arrays["features"], arrays["labels"])
-
-
-def load_multi(path):
-    rows = load_file(path)
-    return sb.MultiDataSet([rows.features], [rows.labels])
-
-
 def spans():
     ends = np.cumsum(SIZES)
     return [slice(end - size, end) for size, end in zip(SIZES, ends, strict=True)]
@@ -123,7 +118,8 @@ class World:
         self.files = str(directory / "files")
         self.listed = sorted(str(file) for file in (directory / "files").iterdir())
         self.file_paths = hold(self.listed)
-        self.one_hot = (FEATURES, np.eye(2, dtype=np.float32)[CLASSES])
+        self.one_hot = hold([sb.DataSet(FEATURES[s], np.eye(2, dtype=np.float32)[CLASSES[s]]) for s in spans()])
+        self.first_values = hold([sb.DataSet(FEATURES[s], VALUES[s, :1]) for s in spans()])
 
     def open(self, kind, wrapped=True, **options):
         network = make_network(kind)
@@ -148,10 +144,7 @@ def directory(tmp_path_factory):
     return root
 
 
-@pytest.fixture(
-    scope="module",
-    params=["local", pytest.param("dask", marks=pytest.mark.dask), pytest.param("spark", marks=pytest.mark.spark)],
-)
+@pytest.fixture(scope="module")
 def world(request, directory):
     if request.param == "local":
         with LocalExecutor(1) as executor:
@@ -204,7 +197,7 @@ FITS = [
         "fitContinuousLabeledPoint",
         "number",
         lambda n, w: n.fitContinuousLabeledPoint(w.numbers),
-        lambda t, w: fitted(t, (FEATURES, VALUES[:, :1])),
+        lambda t, w: fitted(t, w.first_values),
     ),
 ]
 SCORES = [
@@ -331,6 +324,13 @@ EVALUATIONS = [
     ),
 ]
 CALLS = [*FITS, *SCORES, *OUTPUTS, *EVALUATIONS]
+_NAMES = [name for name, *_ in CALLS]
+ON_SPARK = {
+    4,  # fitPaths with a loader
+    *map(_NAMES.index, ["fit", "fitPaths", "fitLabeledPoint", "calculateScore", "scoreExamplesMultiDataSet"]),
+    *map(_NAMES.index, ["feedForwardWithKeySingle", "feedForwardWithMaskAndKey", "evaluate", "evaluateROC"]),
+    _NAMES.index("doEvaluation") + 2,  # with a loader
+}
 ACCESSORS = {
     "getDefaultEvaluationWorkers",
     "getNetwork",
@@ -358,9 +358,16 @@ def test_every_public_member_and_heading_is_here_documented_and_tried(wrapper):
     assert names <= {name for name, *_ in CALLS} | ACCESSORS
 
 
-@pytest.mark.parametrize(
-    ("kind", "call", "core"), [case[1:] for case in CALLS], ids=[f"{name}-{kind}" for name, kind, *_ in CALLS]
-)
+def cases():
+    """Yield all calls on one machine and on Dask; on Spark, which is slow, the first of those that differ there."""
+    for number, (name, kind, *calls) in enumerate(CALLS):
+        yield pytest.param("local", kind, *calls, id=f"local-{name}-{number}")
+        yield pytest.param("dask", kind, *calls, id=f"dask-{name}-{number}", marks=pytest.mark.dask)
+        if number in ON_SPARK:
+            yield pytest.param("spark", kind, *calls, id=f"spark-{name}-{number}", marks=pytest.mark.spark)
+
+
+@pytest.mark.parametrize(("world", "kind", "call", "core"), cases(), indirect=["world"])
 def test_member_gives_what_the_core_gives(world, kind, call, core):
     with world.open(kind) as wrapper, world.open(kind, wrapped=False) as trainer:
         found, expected = plain(call(wrapper, world)), plain(core(trainer, world))
@@ -386,3 +393,215 @@ def assert_close(found, expected):
         assert found == expected
     else:
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+# -- on the driver alone ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def executor():
+    with LocalExecutor(1) as executor:
+        yield executor
+
+
+@pytest.fixture
+def network(executor):
+    return SparkDl4jMultiLayer(executor, make_network("classes"), make_master())
+
+
+def test_constructors_take_a_network_or_a_function_that_makes_one(executor):
+    made = SparkDl4jMultiLayer(executor, functools.partial(make_network, "classes"))
+    assert isinstance(made.getNetwork(), sb.MultiLayerNetwork)
+    assert made.getSparkContext() is executor
+    assert made.getTrainingMaster() is None
+    with pytest.raises(ConfigurationError, match="SparkComputationGraph needs a ComputationGraph"):
+        SparkComputationGraph(executor, make_network("classes"))
+    with pytest.raises(ConfigurationError, match="SparkDl4jMultiLayer needs a MultiLayerNetwork"):
+        SparkDl4jMultiLayer(executor, nn.Linear)
+
+
+def test_without_a_master_all_but_training_works(executor):
+    network = SparkDl4jMultiLayer(executor, make_network("classes"), None)
+    assert 0 <= network.evaluate((FEATURES, CLASSES)).accuracy() <= 1
+    assert network.getSparkTrainingStats() is None
+    with pytest.raises(ConfigurationError, match="fit needs a training master"):
+        network.fit((FEATURES, CLASSES))
+    with pytest.raises(ConfigurationError, match="needs a training master"):
+        network.setCollectTrainingStats(True)
+
+
+def test_each_fit_trains_one_epoch_of_the_drivers_network(network):
+    mine = network.getNetwork()
+    assert network.getScore() == 0.0
+    for epoch in range(1, 4):
+        assert network.fit((FEATURES, CLASSES)) is mine
+        assert mine.epoch == epoch
+    again = sb.Trainer(make_network("classes"), make_master(), network.getSparkContext())
+    again.fit((FEATURES, CLASSES), epochs=3, progress=False)
+    for name, values in plain(again.network).items():
+        np.testing.assert_array_equal(plain(mine)[name], values)
+    network.setScore(0.25)
+    assert network.getScore() == mine.score == 0.25
+
+
+def test_the_number_of_partitions_is_deprecated(network, directory):
+    with pytest.warns(DeprecationWarning, match="minPartitions"):
+        network.fit(str(directory / "all.zarr"), 4)
+    assert network.getNetwork().epoch == 1
+
+
+def test_another_network_may_be_of_another_architecture(executor):
+    wide = sb.MultiLayerNetwork(functools.partial(nn.Linear, 4, 3), nn.CrossEntropyLoss(), SGD)
+    master = dl4j.SharedTrainingMaster(batch_size_per_worker=5, workers=1)
+    network = SparkDl4jMultiLayer(executor, make_network("classes"), master)
+    network.fit((FEATURES, CLASSES))  # leaves residuals, of the old network's size
+    network.setNetwork(wide)
+    assert network.getNetwork() is wide
+    assert network.predict(FEATURES).shape == (30, 3)
+    assert network.fit((FEATURES, CLASSES)) is wide
+    assert len(network.scoreExamples((FEATURES, CLASSES), False)) == 30
+    with pytest.raises(ConfigurationError, match="needs a MultiLayerNetwork"):
+        network.setNetwork(make_network("graph"))
+
+
+def test_evaluation_workers(network, directory):
+    assert network.getDefaultEvaluationWorkers() == SparkDl4jMultiLayer.DEFAULT_EVAL_WORKERS == 4
+    network.setDefaultEvaluationWorkers(2)
+    assert network.getDefaultEvaluationWorkers() == 2
+    for wrong in (lambda: network.setDefaultEvaluationWorkers(0), lambda: evaluate_with(network, 0)):
+        with pytest.raises(ConfigurationError, match="workers must be at least 1, got 0"):
+            wrong()
+
+
+def evaluate_with(network, workers):
+    return network.doEvaluation((FEATURES, CLASSES), workers, 8, sb.Evaluation())
+
+
+def test_workers_are_the_copies_that_evaluate_in_one_process(monkeypatch):
+    """Tasks in threads of one process, which is what a Dask worker has."""
+    from distributed import Client
+
+    class Counted(nn.Module):
+        most = now = 0
+        lock = threading.Lock()
+
+        def forward(self, features):
+            with Counted.lock:
+                Counted.now += 1
+                Counted.most = max(Counted.most, Counted.now)
+            time.sleep(0.05)
+            with Counted.lock:
+                Counted.now -= 1
+            return features[:, :2]
+
+    monkeypatch.setattr(Counted, "__reduce__", lambda self: (Counted, ()))
+    with Client(processes=False, n_workers=1, threads_per_worker=3, dashboard_address=None) as client:
+        for workers in (1, 2):
+            Counted.most = 0
+            network = SparkDl4jMultiLayer(client, sb.MultiLayerNetwork(Counted))
+            found = network.doEvaluation((FEATURES, CLASSES), workers, 3, sb.Evaluation())
+            assert found[0].stats() == network.evaluate((FEATURES, CLASSES)).stats()
+            assert Counted.most == workers
+
+
+@pytest.mark.parametrize("kind", ["ParameterAveragingTrainingMaster", "SharedTrainingMaster"])
+@pytest.mark.parametrize("library", [sb, dl4j])
+def test_statistics_are_collected_on_request(executor, kind, library):
+    master = getattr(library, kind)(batch_size_per_worker=5, workers=1)
+    network = SparkDl4jMultiLayer(executor, make_network("classes"), master)
+    network.fit((FEATURES, CLASSES))
+    assert network.getSparkTrainingStats() is None
+    network.setCollectTrainingStats(True)
+    assert network.getTrainingMaster().collect_training_stats
+    network.fit((FEATURES, CLASSES))
+    assert {"train", "export"} <= {event.name for event in network.getSparkTrainingStats().events}
+
+
+class Listener(dl4j.TrainingListener):
+    def __init__(self):
+        self.told = []
+        self.router = None
+
+    def onEpochStart(self, model):
+        self.told.append(("start", model.epoch))
+
+    def onEpochEnd(self, model):
+        self.told.append(("end", model.epoch))
+
+    def iterationDone(self, model, iteration, epoch):
+        self.told.append((iteration, epoch))
+
+    def setStorageRouter(self, router):
+        self.router = router
+
+
+def test_listeners_are_told_and_get_their_router(network):
+    first, second = Listener(), Listener()
+    router = SimpleNamespace(putUpdate=None)
+    network.setListeners(router, [first])
+    network.fit((FEATURES, CLASSES))
+    assert first.router is router
+    assert first.told == [("start", 0), (2, 0), (3, 0), ("end", 1)]
+    network.setListeners(second, sb.callbacks.Callback())
+    network.fit((FEATURES, CLASSES))
+    assert len(first.told) == 4
+    assert second.told[0] == ("start", 1)
+    network.setListeners(None)
+    network.fit((FEATURES, CLASSES))
+    assert second.told[-1] == ("end", 2)
+    with pytest.raises(ConfigurationError, match="a listener is a TrainingListener"):
+        network.setListeners("all")
+    with pytest.raises(ConfigurationError, match="a router needs a listener"):
+        network.setListeners(router, sb.callbacks.Callback())
+
+
+# -- vectors, matrices and labelled points ------------------------------------------------------------
+
+
+def test_predict_gives_back_what_it_is_given(network):
+    expected = network.getNetwork().predict(FEATURES)
+    np.testing.assert_array_equal(network.predict(FEATURES), expected)
+    np.testing.assert_allclose(network.predict(FEATURES[0]), expected[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("library", ["mllib", "ml"])
+def test_predict_on_vectors_and_matrices_of_spark(network, library):
+    linalg = pytest.importorskip(f"pyspark.{library}.linalg", reason="pyspark is not installed")
+    expected = network.getNetwork().predict(FEATURES[:3])
+    matrix = linalg.Matrices.dense(3, 4, FEATURES[:3].ravel(order="F"))
+    found = network.predict(matrix)
+    assert isinstance(found, linalg.DenseMatrix)
+    np.testing.assert_allclose(found.toArray(), expected, rtol=1e-5)
+    for vector in (linalg.Vectors.dense(FEATURES[0]), linalg.Vectors.sparse(4, range(4), FEATURES[0])):
+        found = network.predict(vector)
+        assert isinstance(found, linalg.DenseVector)
+        np.testing.assert_allclose(found.toArray(), expected[0], rtol=1e-5)
+
+
+def test_an_output_that_is_no_vector_is_refused_for_a_vector(executor):
+    linalg = pytest.importorskip("pyspark.mllib.linalg", reason="pyspark is not installed")
+    network = SparkDl4jMultiLayer(executor, sb.MultiLayerNetwork(functools.partial(nn.Unflatten, 1, (2, 2))))
+    assert network.predict(FEATURES[0]).shape == (2, 2)
+    with pytest.raises(DataError, match="must have 1 axes"):
+        network.predict(linalg.Vectors.dense(FEATURES[0]))
+
+
+@pytest.mark.parametrize("label", [1.5, -1.0])
+def test_labels_of_points_must_be_classes(network, label):
+    with pytest.raises(DataError, match=r"class numbers from 0 on.*fitContinuousLabeledPoint"):
+        network.fitLabeledPoint([make_point(label, FEATURES[0])])
+
+
+def test_a_graph_of_several_outputs_has_no_single_one(executor):
+    graph = SparkComputationGraph(executor, make_network("two ways"))
+    pairs = [(0, [FEATURES, FEATURES])]
+    assert len(graph.feedForwardWithKey(pairs, 8)[0][1]) == 2
+    with pytest.raises(DataError, match="the graph has 2 outputs"):
+        graph.feedForwardWithKeySingle(pairs, 8)
+
+
+def test_a_directory_without_files_is_missing(network, tmp_path):
+    with pytest.raises(MissingDataError, match="no files"):
+        network.evaluate(str(tmp_path), load_file)
+    with pytest.raises(ConfigurationError, match="a loader is a function"):
+        network.fitPaths([], loader="npz")
