@@ -6,8 +6,6 @@ import functools
 import inspect
 import json
 import sys
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +13,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
-from helpers.networks import load_file, load_multi
+from helpers.networks import Counting, load_file, load_multi
 from torch import nn
 
 import strombus as sb
@@ -367,7 +365,7 @@ def cases():
             yield pytest.param("spark", kind, *calls, id=f"spark-{name}-{number}", marks=pytest.mark.spark)
 
 
-@pytest.mark.parametrize(("world", "kind", "call", "core"), cases(), indirect=["world"])
+@pytest.mark.parametrize(("world", "kind", "call", "core"), list(cases()), indirect=["world"])
 def test_member_gives_what_the_core_gives(world, kind, call, core):
     with world.open(kind) as wrapper, world.open(kind, wrapped=False) as trainer:
         found, expected = plain(call(wrapper, world)), plain(core(trainer, world))
@@ -417,7 +415,7 @@ def test_constructors_take_a_network_or_a_function_that_makes_one(executor):
     with pytest.raises(ConfigurationError, match="SparkComputationGraph needs a ComputationGraph"):
         SparkComputationGraph(executor, make_network("classes"))
     with pytest.raises(ConfigurationError, match="SparkDl4jMultiLayer needs a MultiLayerNetwork"):
-        SparkDl4jMultiLayer(executor, nn.Linear)
+        SparkDl4jMultiLayer(executor, nn.Linear(4, 2))
 
 
 def test_without_a_master_all_but_training_works(executor):
@@ -477,31 +475,20 @@ def evaluate_with(network, workers):
     return network.doEvaluation((FEATURES, CLASSES), workers, 8, sb.Evaluation())
 
 
-def test_workers_are_the_copies_that_evaluate_in_one_process(monkeypatch):
+def test_workers_are_the_copies_that_evaluate_in_one_process():
     """Tasks in threads of one process, which is what a Dask worker has."""
     from distributed import Client
 
-    class Counted(nn.Module):
-        most = now = 0
-        lock = threading.Lock()
-
-        def forward(self, features):
-            with Counted.lock:
-                Counted.now += 1
-                Counted.most = max(Counted.most, Counted.now)
-            time.sleep(0.05)
-            with Counted.lock:
-                Counted.now -= 1
-            return features[:, :2]
-
-    monkeypatch.setattr(Counted, "__reduce__", lambda self: (Counted, ()))
     with Client(processes=False, n_workers=1, threads_per_worker=3, dashboard_address=None) as client:
+        network = SparkDl4jMultiLayer(client, sb.MultiLayerNetwork(Counting))
         for workers in (1, 2):
-            Counted.most = 0
-            network = SparkDl4jMultiLayer(client, sb.MultiLayerNetwork(Counted))
-            found = network.doEvaluation((FEATURES, CLASSES), workers, 3, sb.Evaluation())
-            assert found[0].stats() == network.evaluate((FEATURES, CLASSES)).stats()
-            assert Counted.most == workers
+            Counting.most = 0
+            network.doEvaluation((FEATURES, CLASSES), workers, 3, sb.Evaluation())
+            assert Counting.most == workers
+        Counting.most = 0
+        network.setDefaultEvaluationWorkers(1)
+        network.evaluate((FEATURES, CLASSES), 3)
+        assert Counting.most == 1
 
 
 @pytest.mark.parametrize("kind", ["ParameterAveragingTrainingMaster", "SharedTrainingMaster"])

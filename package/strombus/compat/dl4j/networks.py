@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from torch import nn
+
 from strombus.callbacks import Callback
 from strombus.compat.dl4j.listeners import TrainingListener, read_listeners
 from strombus.compat.dl4j.paths import Loader, from_paths
@@ -60,7 +62,7 @@ class SparkNetwork(Generic[N]):
         self._workers = self.DEFAULT_EVAL_WORKERS if master is None else master.default_evaluation_workers
 
     def _checked(self, network: N | Callable[[], N]) -> N:
-        made = network if isinstance(network, Network) or not callable(network) else network()
+        made = network() if callable(network) and not isinstance(network, nn.Module) else network
         if not isinstance(made, self._kind):
             raise ConfigurationError(
                 f"{type(self).__name__} needs a {self._kind.__name__} or a function that makes one, "
