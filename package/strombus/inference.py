@@ -38,6 +38,7 @@ from strombus.worker.inference import (
 )
 from strombus.worker.items import read_masked_pair, read_pair
 from strombus.worker.models import Models
+from strombus.worker.passes import Passes
 from strombus.worker.scoring import LossSum, ScoringWork, merge_losses
 
 __all__ = ["Inference"]
@@ -92,9 +93,9 @@ class Inference:
         if copies < 1:
             raise ConfigurationError(f"workers must be at least 1, got {copies}")
         _check_batch_size(batch_size)
-        models = Models(self.network, copies)
+        passes = Passes(Models(self.network, copies), batch_size)
         with self._rows(data, batch_size) as (source, parts):
-            scoring = ScoringWork(self.network, source, batch_size, request.metrics, request.outputs, models)
+            scoring = ScoringWork(self.network, source, batch_size, request.metrics, request.outputs, passes)
             with self._shared(scoring) as work:
                 filled: Sequence[Metric] = self.executor.map_reduce(evaluate_part, parts, merge_metrics, work).get()
         return filled

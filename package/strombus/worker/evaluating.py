@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,10 @@ Array = NDArray[Any]
 def evaluate_part(work: ScoringWork, part: Any) -> tuple[Metric, ...]:
     """Run all metrics over a partition in one pass."""
     metrics = tuple(metric.fresh() for metric in work.metrics)
-    assert work.models is not None
-    for batch in work.batches(part):
-        with work.models.lend() as replica:
-            evaluate_batches(replica, [batch], metrics, work.outputs)
+    assert work.passes is not None
+    judge = partial(_judge, metrics, work.outputs)
+    for judged in work.passes.run(work.batches(part), judge, work.passes.divide_threads()):
+        _add(metrics, judged)
     return metrics
 
 
@@ -45,16 +46,8 @@ def evaluate_batches(
     outputs : sequence of int
         The output that each metric judges; empty for the first.
     """
-    judged: dict[int, list[Metric]] = {}
-    for metric, number in zip(metrics, outputs or (0,) * len(metrics), strict=True):
-        judged.setdefault(number, []).append(metric)
     for batch in batches:
-        given = replica.forward(batch)
-        tensors = given if isinstance(given, tuple) else (given,)
-        for number, row in judged.items():
-            if number >= len(tensors):
-                raise ConfigurationError(f"there is no output {number} to evaluate: the module gives {len(tensors)}")
-            _add(replica, batch, number, tensors[number], row)
+        _add(metrics, _judge(metrics, outputs, replica, batch))
 
 
 def merge_metrics(left: tuple[Metric, ...], right: tuple[Metric, ...]) -> tuple[Metric, ...]:
@@ -62,9 +55,32 @@ def merge_metrics(left: tuple[Metric, ...], right: tuple[Metric, ...]) -> tuple[
     return tuple(a.fresh().merge(a).merge(b) for a, b in zip(left, right, strict=True))
 
 
-def _add(
+def _add(metrics: Sequence[Metric], judged: Sequence[tuple[Array, Array, Array | None]]) -> None:
+    for metric, (labels, predictions, mask) in zip(metrics, judged, strict=True):
+        metric.add(labels, predictions, mask)
+
+
+def _judge(
+    metrics: Sequence[Metric], outputs: Sequence[int], replica: Replica, batch: DataSet | MultiDataSet
+) -> list[tuple[Array, Array, Array | None]]:
+    """Return, for each metric, the labels, the predictions it wants, and the mask; no metric is changed."""
+    given = replica.forward(batch)
+    tensors = given if isinstance(given, tuple) else (given,)
+    numbers = outputs or (0,) * len(metrics)
+    found: list[tuple[Array, Array, Array | None]] = [None] * len(metrics)  # type: ignore[list-item]
+    for number in dict.fromkeys(numbers):
+        if number >= len(tensors):
+            raise ConfigurationError(f"there is no output {number} to evaluate: the module gives {len(tensors)}")
+        places = [place for place, output in enumerate(numbers) if output == number]
+        rows = _judge_output(replica, batch, number, tensors[number], [metrics[place] for place in places])
+        for place, row in zip(places, rows, strict=True):
+            found[place] = row
+    return found
+
+
+def _judge_output(
     replica: Replica, batch: DataSet | MultiDataSet, number: int, output: Tensor, metrics: Sequence[Metric]
-) -> None:
+) -> list[tuple[Array, Array, Array | None]]:
     loss = _loss_of(replica, number)
     labels, mask = _labels(batch, number)
     if mask is None:
@@ -73,8 +89,7 @@ def _add(
     raw = output.cpu().numpy()
     wanted = [loss is not None and _wants(metric, raw) for metric in metrics]
     likely = loss.probabilities(output).cpu().numpy() if loss is not None and any(wanted) else raw
-    for metric, probabilities in zip(metrics, wanted, strict=True):
-        metric.add(labels, likely if probabilities else raw, mask)
+    return [(labels, likely if probabilities else raw, mask) for probabilities in wanted]
 
 
 def _wants(metric: Metric, output: Array) -> bool:

@@ -15,7 +15,7 @@ from strombus.networks import Network, Replica, count_nonfinite
 from strombus.networks.flat import to_numpy
 from strombus.partitioning import batch_sizes
 from strombus.types import DataSet, MultiDataSet
-from strombus.worker.models import Models
+from strombus.worker.passes import Passes
 
 __all__ = [
     "LossSum",
@@ -35,7 +35,7 @@ class ScoringWork:
     batch_size: int
     metrics: tuple[Metric, ...] = ()
     outputs: tuple[int, ...] = ()  # which output each metric judges; empty: the first
-    models: Models | None = None  # for tasks that have no replica of their own
+    passes: Passes | None = None  # for tasks that have no replica of their own
 
     def batches(self, part: Any) -> Iterator[DataSet | MultiDataSet]:
         """Yield the minibatches of a partition: rows of the source, or objects that an engine has opened."""

@@ -476,7 +476,6 @@ def evaluate_with(network, workers):
 
 
 def test_workers_are_the_copies_that_evaluate_in_one_process():
-    """Tasks in threads of one process, which is what a Dask worker has."""
     from distributed import Client
 
     with Client(processes=False, n_workers=1, threads_per_worker=3, dashboard_address=None) as client:
