@@ -14,6 +14,10 @@ _WHERE = {
     "DefaultRepartitioner": "strombus.compat.dl4j.algorithms",
     "EnvironmentVarPortSupplier": "strombus.compat.dl4j.void_configuration",
     "EqualRepartitioner": "strombus.compat.dl4j.algorithms",
+    "Evaluation": "strombus.compat.dl4j.evaluation",
+    "EvaluationAveraging": "strombus.compat.dl4j.evaluation",
+    "EvaluationBinary": "strombus.compat.dl4j.evaluation_binary",
+    "EvaluationCalibration": "strombus.compat.dl4j.evaluation_calibration",
     "ExecutionMode": "strombus.compat.dl4j.enumerations",
     "FaultToleranceStrategy": "strombus.compat.dl4j.enumerations",
     "FixedThresholdAlgorithm": "strombus.compat.dl4j.algorithms",
@@ -25,6 +29,10 @@ _WHERE = {
     "PortSupplier": "strombus.compat.dl4j.void_configuration",
     "RDD": "strombus.compat.dl4j.rdd",
     "RDDTrainingApproach": "strombus.compat.dl4j.enumerations",
+    "ROC": "strombus.compat.dl4j.roc",
+    "ROCBinary": "strombus.compat.dl4j.roc",
+    "ROCMultiClass": "strombus.compat.dl4j.roc",
+    "RegressionEvaluation": "strombus.compat.dl4j.regression_evaluation",
     "Repartition": "strombus.compat.dl4j.enumerations",
     "RepartitionStrategy": "strombus.compat.dl4j.enumerations",
     "ResidualClippingPostProcessor": "strombus.compat.dl4j.algorithms",
@@ -49,6 +57,10 @@ __all__ = [
     "DefaultRepartitioner",
     "EnvironmentVarPortSupplier",
     "EqualRepartitioner",
+    "Evaluation",
+    "EvaluationAveraging",
+    "EvaluationBinary",
+    "EvaluationCalibration",
     "ExecutionMode",
     "FaultToleranceStrategy",
     "FixedThresholdAlgorithm",
@@ -60,6 +72,10 @@ __all__ = [
     "PortSupplier",
     "RDD",
     "RDDTrainingApproach",
+    "ROC",
+    "ROCBinary",
+    "ROCMultiClass",
+    "RegressionEvaluation",
     "Repartition",
     "RepartitionStrategy",
     "ResidualClippingPostProcessor",
@@ -99,15 +115,30 @@ if TYPE_CHECKING:
         StorageLevel,
         TransportType,
     )
+    from strombus.compat.dl4j.evaluation import (
+        Evaluation,
+        EvaluationAveraging,
+    )
+    from strombus.compat.dl4j.evaluation_binary import EvaluationBinary
+    from strombus.compat.dl4j.evaluation_calibration import EvaluationCalibration
     from strombus.compat.dl4j.graph import SparkComputationGraph
     from strombus.compat.dl4j.hooks import TrainingHook
     from strombus.compat.dl4j.listeners import TrainingListener
     from strombus.compat.dl4j.multi_layer import SparkDl4jMultiLayer
     from strombus.compat.dl4j.parameter_averaging import ParameterAveragingTrainingMaster
     from strombus.compat.dl4j.rdd import RDD
+    from strombus.compat.dl4j.regression_evaluation import RegressionEvaluation
+    from strombus.compat.dl4j.roc import (
+        ROC,
+        ROCBinary,
+        ROCMultiClass,
+    )
     from strombus.compat.dl4j.shared_training import SharedTrainingMaster
     from strombus.compat.dl4j.statistics import StatCounter
-    from strombus.compat.dl4j.variables import Accumulator, Broadcast
+    from strombus.compat.dl4j.variables import (
+        Accumulator,
+        Broadcast,
+    )
     from strombus.compat.dl4j.void_configuration import (
         EnvironmentVarPortSupplier,
         PortSupplier,
