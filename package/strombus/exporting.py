@@ -28,7 +28,7 @@ from strombus.data import (
 from strombus.data.manifest import is_finished, write_manifest
 from strombus.data.native import count_rows
 from strombus.data.rows import Rows, load_cell
-from strombus.data.validation import Expected, check_part, validate_dataset
+from strombus.data.validation import Expected, Shapes, check_part, validate_dataset
 from strombus.data.writer import ExportSettings, Written, export_partition, manifest_of, remove_others, write_parts
 from strombus.errors import ConfigurationError, DataError, ExecutorError, UnfinishedExportError
 from strombus.executors.base import Executor
@@ -249,8 +249,8 @@ def _gathered(_shared: None, partition: Any) -> Rows | None:
 def validate(
     path: str | os.PathLike[str],
     *,
-    features_shape: Sequence[int] | None = None,
-    labels_shape: Sequence[int] | None = None,
+    features_shape: Shapes | None = None,
+    labels_shape: Shapes | None = None,
     quarantine: bool = False,
     backend: Any = "local",
     progress: bool = False,
@@ -262,7 +262,8 @@ def validate(
     path : path or URI
         A finished dataset.
     features_shape, labels_shape : sequence of int, optional
-        Wanted shapes, examples first; entries of 0 or less stand for anything.
+        Wanted shapes, examples first; entries of 0 or less stand for anything. Of a dataset of `MultiDataSet` a
+        sequence of them, one for each array, None for any; a single shape is that of the first array.
     quarantine : bool
         Take bad parts out of the manifest and move them to ``quarantine/`` inside the dataset.
     backend

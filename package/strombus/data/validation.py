@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -18,6 +18,9 @@ from strombus.data.zarr_source import missing_shards
 from strombus.errors import DataError
 
 __all__ = ["Expected", "Problem", "ValidationReport", "check_part", "validate_dataset"]
+
+Shapes = Sequence[int] | Sequence[Sequence[int] | None]
+"""The shape of one array, or of each array of a `MultiDataSet`."""
 
 READ_BYTES = 64 << 20
 _KINDS = ("missing", "corrupt", "mismatched", "non_finite")
@@ -175,8 +178,8 @@ def validate_dataset(
     path: str | os.PathLike[str],
     run: Callable[[Expected, Sequence[Part]], Iterable[list[Problem]]],
     *,
-    features_shape: Sequence[int] | None = None,
-    labels_shape: Sequence[int] | None = None,
+    features_shape: Shapes | None = None,
+    labels_shape: Shapes | None = None,
     quarantine: bool = False,
 ) -> ValidationReport:
     """Check every part of a dataset; see `strombus.exporting.validate`.
@@ -197,12 +200,16 @@ def validate_dataset(
     return ValidationReport(len(manifest.parts), len(good), sum(part.examples for part in good), tuple(problems), moved)
 
 
-def _templates(
-    manifest: Manifest, features: Sequence[int] | None, labels: Sequence[int] | None
-) -> dict[str, tuple[int, ...]]:
+def _templates(manifest: Manifest, features: Shapes | None, labels: Shapes | None) -> dict[str, tuple[int, ...]]:
     suffix = "" if manifest.kind == "DataSet" else "_0"
-    given = {f"features{suffix}": features, f"labels{suffix}": labels}
-    return {name: tuple(shape) for name, shape in given.items() if shape is not None}
+    templates: dict[str, tuple[int, ...]] = {}
+    for name, given in (("features", features), ("labels", labels)):
+        if given is not None and all(isinstance(side, int) for side in given):
+            templates[f"{name}{suffix}"] = tuple(cast("Sequence[int]", given))
+        elif given is not None:
+            several = cast("Sequence[Sequence[int] | None]", given)
+            templates |= {f"{name}_{i}": tuple(shape) for i, shape in enumerate(several) if shape is not None}
+    return templates
 
 
 def _set_aside(uri: str, manifest: Manifest, good: tuple[Part, ...]) -> tuple[str, ...]:

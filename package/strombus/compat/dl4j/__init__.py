@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Any
 _WHERE = {
     "Accumulator": "strombus.compat.dl4j.variables",
     "AdaptiveThresholdAlgorithm": "strombus.compat.dl4j.algorithms",
+    "BatchAndExportDataSetsFunction": "strombus.compat.dl4j.exports",
+    "BatchAndExportMultiDataSetsFunction": "strombus.compat.dl4j.exports",
+    "BatchDataSetsFunction": "strombus.compat.dl4j.exports",
     "Broadcast": "strombus.compat.dl4j.variables",
     "DaskSparkContext": "strombus.compat.dl4j.context",
+    "DataSet": "strombus.compat.dl4j.data_sets",
+    "DataSetExportFunction": "strombus.compat.dl4j.exports",
     "DefaultRepartitioner": "strombus.compat.dl4j.algorithms",
     "EnvironmentVarPortSupplier": "strombus.compat.dl4j.void_configuration",
     "EqualRepartitioner": "strombus.compat.dl4j.algorithms",
@@ -21,7 +26,10 @@ _WHERE = {
     "ExecutionMode": "strombus.compat.dl4j.enumerations",
     "FaultToleranceStrategy": "strombus.compat.dl4j.enumerations",
     "FixedThresholdAlgorithm": "strombus.compat.dl4j.algorithms",
+    "MLLibUtil": "strombus.compat.dl4j.mllib",
     "MeshBuildMode": "strombus.compat.dl4j.enumerations",
+    "MultiDataSet": "strombus.compat.dl4j.data_sets",
+    "MultiDataSetExportFunction": "strombus.compat.dl4j.exports",
     "NoOpRepartitioner": "strombus.compat.dl4j.algorithms",
     "NoOpResidualPostProcessor": "strombus.compat.dl4j.algorithms",
     "NodeRole": "strombus.compat.dl4j.enumerations",
@@ -38,9 +46,15 @@ _WHERE = {
     "ResidualClippingPostProcessor": "strombus.compat.dl4j.algorithms",
     "SharedTrainingMaster": "strombus.compat.dl4j.shared_training",
     "SparkComputationGraph": "strombus.compat.dl4j.graph",
+    "SparkDataUtils": "strombus.compat.dl4j.data_utils",
+    "SparkDataValidation": "strombus.compat.dl4j.data_validation",
     "SparkDl4jMultiLayer": "strombus.compat.dl4j.multi_layer",
+    "SparkTrainingStats": "strombus.compat.dl4j.training_stats",
+    "SparkUtils": "strombus.compat.dl4j.spark_utils",
+    "SplitDataSetsFunction": "strombus.compat.dl4j.exports",
     "StatCounter": "strombus.compat.dl4j.statistics",
     "StaticPortSupplier": "strombus.compat.dl4j.void_configuration",
+    "StatsUtils": "strombus.compat.dl4j.training_stats",
     "StorageLevel": "strombus.compat.dl4j.enumerations",
     "TargetSparsityThresholdAlgorithm": "strombus.compat.dl4j.algorithms",
     "TrainingHook": "strombus.compat.dl4j.hooks",
@@ -52,8 +66,13 @@ _WHERE = {
 __all__ = [
     "Accumulator",
     "AdaptiveThresholdAlgorithm",
+    "BatchAndExportDataSetsFunction",
+    "BatchAndExportMultiDataSetsFunction",
+    "BatchDataSetsFunction",
     "Broadcast",
     "DaskSparkContext",
+    "DataSet",
+    "DataSetExportFunction",
     "DefaultRepartitioner",
     "EnvironmentVarPortSupplier",
     "EqualRepartitioner",
@@ -64,7 +83,10 @@ __all__ = [
     "ExecutionMode",
     "FaultToleranceStrategy",
     "FixedThresholdAlgorithm",
+    "MLLibUtil",
     "MeshBuildMode",
+    "MultiDataSet",
+    "MultiDataSetExportFunction",
     "NoOpRepartitioner",
     "NoOpResidualPostProcessor",
     "NodeRole",
@@ -81,9 +103,15 @@ __all__ = [
     "ResidualClippingPostProcessor",
     "SharedTrainingMaster",
     "SparkComputationGraph",
+    "SparkDataUtils",
+    "SparkDataValidation",
     "SparkDl4jMultiLayer",
+    "SparkTrainingStats",
+    "SparkUtils",
+    "SplitDataSetsFunction",
     "StatCounter",
     "StaticPortSupplier",
+    "StatsUtils",
     "StorageLevel",
     "TargetSparsityThresholdAlgorithm",
     "TrainingHook",
@@ -104,6 +132,12 @@ if TYPE_CHECKING:
         TargetSparsityThresholdAlgorithm,
     )
     from strombus.compat.dl4j.context import DaskSparkContext
+    from strombus.compat.dl4j.data_sets import (
+        DataSet,
+        MultiDataSet,
+    )
+    from strombus.compat.dl4j.data_utils import SparkDataUtils
+    from strombus.compat.dl4j.data_validation import SparkDataValidation
     from strombus.compat.dl4j.enumerations import (
         ExecutionMode,
         FaultToleranceStrategy,
@@ -121,9 +155,18 @@ if TYPE_CHECKING:
     )
     from strombus.compat.dl4j.evaluation_binary import EvaluationBinary
     from strombus.compat.dl4j.evaluation_calibration import EvaluationCalibration
+    from strombus.compat.dl4j.exports import (
+        BatchAndExportDataSetsFunction,
+        BatchAndExportMultiDataSetsFunction,
+        BatchDataSetsFunction,
+        DataSetExportFunction,
+        MultiDataSetExportFunction,
+        SplitDataSetsFunction,
+    )
     from strombus.compat.dl4j.graph import SparkComputationGraph
     from strombus.compat.dl4j.hooks import TrainingHook
     from strombus.compat.dl4j.listeners import TrainingListener
+    from strombus.compat.dl4j.mllib import MLLibUtil
     from strombus.compat.dl4j.multi_layer import SparkDl4jMultiLayer
     from strombus.compat.dl4j.parameter_averaging import ParameterAveragingTrainingMaster
     from strombus.compat.dl4j.rdd import RDD
@@ -134,7 +177,12 @@ if TYPE_CHECKING:
         ROCMultiClass,
     )
     from strombus.compat.dl4j.shared_training import SharedTrainingMaster
+    from strombus.compat.dl4j.spark_utils import SparkUtils
     from strombus.compat.dl4j.statistics import StatCounter
+    from strombus.compat.dl4j.training_stats import (
+        SparkTrainingStats,
+        StatsUtils,
+    )
     from strombus.compat.dl4j.variables import (
         Accumulator,
         Broadcast,
