@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 import strombus as sb
 from strombus.compat import dl4j
 from strombus.errors import ConfigurationError
+from strombus.executors.local import LocalExecutor
 
 RNG = np.random.default_rng(1)
 FEATURES = RNG.normal(size=(64, 4)).astype(np.float32)
@@ -40,10 +42,16 @@ def network(lr=0.1):
     return sb.MultiLayerNetwork(nn.Linear(4, 1), nn.MSELoss(), optimizer, l2=0.1)
 
 
-def trained(builder, net, *rest, average=True):
-    configuration = builder.scoreCalculator(dl4j.SparkDataSetLossCalculator(TEST, average, "local")).build()
+@pytest.fixture(scope="module")
+def executor():
+    with closing(LocalExecutor(1)) as executor:
+        yield executor
+
+
+def trained(executor, builder, net, *rest, average=True):
+    configuration = builder.scoreCalculator(dl4j.SparkDataSetLossCalculator(TEST, average, executor)).build()
     master = dl4j.ParameterAveragingTrainingMaster.Builder(64).batchSizePerWorker(16).build()
-    return dl4j.SparkEarlyStoppingTrainer("local", master, configuration, net, TRAIN, *rest).fit()
+    return dl4j.SparkEarlyStoppingTrainer(executor, master, configuration, net, TRAIN, *rest).fit()
 
 
 def conditions(*epoch):
@@ -51,31 +59,31 @@ def conditions(*epoch):
 
 
 @pytest.mark.parametrize("average", [True, False])
-def test_epochs_are_evaluated_and_the_best_network_is_the_one_that_had_the_score(average):
+def test_epochs_are_evaluated_and_the_best_network_is_the_one_that_had_the_score(executor, average):
     told = Told()
     builder = conditions(dl4j.MaxEpochsTerminationCondition(4)).evaluateEveryNEpochs(2)
-    result = trained(builder, network(), told, average=average)
+    result = trained(executor, builder, network(), told, average=average)
     assert result.getTotalEpochs() == 4
     assert result.getTerminationReason() is dl4j.TerminationReason.EpochTerminationCondition
     assert "MaxEpochsTerminationCondition" in result.getTerminationDetails()
     assert set(result.getScoreVsEpoch()) == {2, 4}
     assert result.getBestModelScore() == min(result.getScoreVsEpoch().values())
-    again = dl4j.SparkDataSetLossCalculator(TEST, average, "local").calculateScore(result.getBestModel())
+    again = dl4j.SparkDataSetLossCalculator(TEST, average, executor).calculateScore(result.getBestModel())
     assert again == pytest.approx(result.getBestModelScore(), rel=1e-5)
     assert told.calls == ["start", *sorted(result.getScoreVsEpoch().items()), result]
 
 
-def test_a_loss_that_blows_up_ends_it_within_an_epoch():
+def test_a_loss_that_blows_up_ends_it_within_an_epoch(executor):
     builder = conditions(dl4j.MaxEpochsTerminationCondition(50)).iterationTerminationConditions(
         [dl4j.MaxScoreIterationTerminationCondition(1e3), dl4j.InvalidScoreIterationTerminationCondition()]
     )
-    result = trained(builder, network(lr=5.0))
+    result = trained(executor, builder, network(lr=5.0))
     assert result.getTerminationReason() is dl4j.TerminationReason.IterationTerminationCondition
     assert result.getTotalEpochs() < 10
 
 
-def test_scores_that_do_not_improve_end_it():
-    result = trained(conditions([dl4j.ScoreImprovementEpochTerminationCondition(3)]), network(lr=0.0))
+def test_scores_that_do_not_improve_end_it(executor):
+    result = trained(executor, conditions([dl4j.ScoreImprovementEpochTerminationCondition(3)]), network(lr=0.0))
     assert (result.getTotalEpochs(), result.getBestModelEpoch()) == (4, 1)
 
 
