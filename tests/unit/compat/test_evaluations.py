@@ -14,7 +14,7 @@ from torch import nn
 
 import strombus as sb
 from strombus.compat import dl4j
-from strombus.errors import ConfigurationError, DataError
+from strombus.errors import ConfigurationError, DataError, StrombusWarning
 
 GOLDEN = Path(__file__).parents[2] / "golden/evaluation"
 Macro, Micro = dl4j.EvaluationAveraging.Macro, dl4j.EvaluationAveraging.Micro
@@ -39,7 +39,8 @@ def test_evaluation_gives_dl4js_figures():
     assert evaluation.f1(Macro) == evaluation.fBeta(1.0, Macro) == pytest.approx(wanted["f1_macro"])
     assert evaluation.gMeasure(Macro) == pytest.approx(wanted["g_measure_macro"])
     assert evaluation.matthewsCorrelation(Macro) == pytest.approx(wanted["matthews_macro"])
-    assert evaluation.getValue(dl4j.Evaluation.Metric.F1) == evaluation.scoreForMetric("F1") == evaluation.f1()
+    metric = pickle.loads(pickle.dumps(dl4j.Evaluation.Metric.F1))
+    assert evaluation.getValue(metric) == evaluation.scoreForMetric("F1") == evaluation.f1()
 
 
 def counted():
@@ -92,7 +93,8 @@ def test_rows_are_found_again_by_their_metadata():
     assert len(one.getPredictionByPredictedClass(0)) == 3
     assert set(one.getConfusionMatrixMetaData()) == {(0, 0), (1, 0), (1, 1)}
     with pytest.raises(DataError, match="entry for each of 3 rows, got 1"):
-        one.eval(labels, output, None, ["only"])
+        one.eval(labels, torch.tensor(output, requires_grad=True), None, ["only"])
+    assert one.getNumRowCounter() == 5
 
 
 @pytest.mark.parametrize(
@@ -178,6 +180,8 @@ def test_roc_counts_at_each_threshold():
     with pytest.raises(ConfigurationError, match="does not keep the scores"):
         steps.getProbAndLabel()
     assert (steps.getThresholdSteps(), steps.isRocRemoveRedundantPts()) == (2, False)
+    with pytest.warns(StrombusWarning, match="exactAllocBlockSize has no effect"):
+        dl4j.ROC(0, True, 2048)
 
 
 def test_roc_of_classes_has_one_for_each():

@@ -84,15 +84,14 @@ class Evaluation(EvaluationMethods, core.Evaluation):
             super().eval(labels, predictions, mask, metadata)
 
     def _take_in(self, labels: Any, predictions: Any, mask: Any, metadata: Sequence[Any] | None) -> None:
-        super()._take_in(labels, predictions, mask, None)
-        if metadata is None:
-            return
-        if len(metadata) != len(labels) or np.ndim(predictions) > 2:
+        if metadata is not None and (len(metadata) != len(labels) or np.ndim(predictions) > 2):
             raise DataError(f"metadata needs an entry for each of {len(labels)} rows, got {len(metadata)}")
-        kept = metadata if mask is None else [m for m, keep in zip(metadata, np.ravel(mask), strict=True) if keep]
-        actual, rows = class_rows(labels, predictions, mask, self.axis)
-        found = zip(actual.tolist(), self._decide(rows).tolist(), kept, strict=True)
-        self._predictions += [Prediction(*row) for row in found]
+        super()._take_in(labels, predictions, mask, None)
+        if metadata is not None:
+            kept = metadata if mask is None else [m for m, keep in zip(metadata, np.ravel(mask), strict=True) if keep]
+            actual, rows = class_rows(labels, predictions, mask, self.axis)
+            found = zip(actual.tolist(), self._decide(rows).tolist(), kept, strict=True)
+            self._predictions += [Prediction(*row) for row in found]
 
     def _count(self, actual: int, predicted: int) -> None:
         if self._classes is None:

@@ -76,10 +76,10 @@ class EvaluationMethods(BaseEvaluation):
         """
         if isinstance(mask, list):
             mask, metadata = None, mask
-        self._take_in(labels, predictions, mask, metadata)
+        self._take_in(_array(labels), _array(predictions), _array(mask), metadata)
 
     def _take_in(self, labels: Any, predictions: Any, mask: Any, metadata: Sequence[Any] | None) -> None:
-        self.add(_array(labels), _array(predictions), _array(mask))
+        self.add(labels, predictions, mask)
 
     def evalTimeSeries(self, labels: Any, predictions: Any, mask: Any = None) -> None:
         """Take in sequences, shape (examples, columns, steps), mask (examples, steps); `eval` does the same."""
@@ -95,7 +95,8 @@ class EvaluationMethods(BaseEvaluation):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.Metric = StrEnum("Metric", {name: name for name in cls.figures})  # type: ignore[misc]
+        names, qualname = {name: name for name in cls.figures}, f"{cls.__qualname__}.Metric"
+        cls.Metric = StrEnum("Metric", names, module=cls.__module__, qualname=qualname)  # type: ignore[misc]
 
     def getValue(self, metric: str) -> float:
         """Return a figure by its name, such as ``Evaluation.Metric.F1`` or ``"F1"``."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from strombus import evaluation as core
 from strombus.compat.dl4j.metrics import EvaluationMethods, setting, setting_setter
+from strombus.compat.dl4j.void_configuration import warn_inert
 from strombus.errors import ConfigurationError
 from strombus.evaluation.roc_many import ManyROC
 
@@ -50,6 +51,8 @@ class ROC(EvaluationMethods, core.ROC):
         axis: int = 1,
         **settings: Any,
     ) -> None:
+        if exactAllocBlockSize is not None:
+            warn_inert("exactAllocBlockSize")
         given = {"threshold_steps": thresholdSteps, "remove_redundant": rocRemoveRedundantPts, "axis": axis}
         super().__init__(**{**given, **settings})
 
