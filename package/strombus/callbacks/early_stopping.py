@@ -80,7 +80,7 @@ class EarlyStopping(Callback):
 
     Attributes
     ----------
-    result : EarlyStoppingResult or None
+    result : strombus.callbacks.EarlyStoppingResult or None
         None until a fit has ended.
 
     Raises
