@@ -97,6 +97,7 @@ class EvaluationMethods(BaseEvaluation):
         super().__init_subclass__()
         names, qualname = {name: name for name in cls.figures}, f"{cls.__qualname__}.Metric"
         cls.Metric = StrEnum("Metric", names, module=cls.__module__, qualname=qualname)  # type: ignore[misc]
+        cls.Metric.__doc__ = f"Names of the figures of `{cls.__name__}` that ``getValue`` takes."
 
     def getValue(self, metric: str) -> float:
         """Return a figure by its name, such as ``Evaluation.Metric.F1`` or ``"F1"``."""
