@@ -14,6 +14,8 @@ from strombus.evaluation import ROC, Evaluation, ROCMultiClass
 from strombus.networks import Network
 from strombus.partitioning import DefaultRepartitioner
 from strombus.worker.evaluating import evaluate_part, merge_metrics
+from strombus.worker.models import Models
+from strombus.worker.passes import Passes
 from strombus.worker.scoring import ScoringWork
 
 
@@ -22,7 +24,8 @@ def test_many_partitions_in_threads_of_one_process_make_one_model(monkeypatch):
     replica = Network.replica
     monkeypatch.setattr(Network, "replica", lambda network: made.append(network) or replica(network))
     data, network = make_data(130), make_network()
-    work = ScoringWork(network, open_source(data), 8, (Evaluation(), ROCMultiClass()))
+    passes = Passes(Models(network), 8)
+    work = ScoringWork(network, open_source(data), 8, (Evaluation(), ROCMultiClass()), passes=passes)
     parts = DefaultRepartitioner(max_partitions=9).plan([130], workers=9, batch_size=8)
     assert len(parts) > 3
     with ThreadPoolExecutor(4) as threads:
