@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -101,19 +99,3 @@ def load_multi(path):
     """Read it as an object for a graph."""
     rows = load_file(path)
     return sb.MultiDataSet([rows.features], [rows.labels])
-
-
-class Counting(nn.Module):
-    """Give two of the features back slowly, and count how many do so at the same time in this process."""
-
-    most = now = 0
-    lock = threading.Lock()
-
-    def forward(self, features):
-        with self.lock:
-            Counting.now += 1
-            Counting.most = max(Counting.most, Counting.now)
-        time.sleep(0.05)
-        with self.lock:
-            Counting.now -= 1
-        return features[:, :2]

@@ -33,7 +33,7 @@ SETTINGS = {
 def spark_context() -> SparkContext:
     """Return the context of ``local-cluster[2,1,1024]``: two executor processes of one core each, on loopback."""
     conf = SparkConf().setMaster("local-cluster[2,1,1024]").setAppName("strombus-tests").setAll(SETTINGS.items())
-    surroundings = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", **JAVA}
+    surroundings = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONHASHSEED": "0", **JAVA}
     with mock.patch.dict(os.environ, surroundings):
         context = SparkContext(conf=conf)
         atexit.register(context.stop)

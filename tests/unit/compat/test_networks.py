@@ -13,7 +13,8 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
-from helpers.networks import Counting, load_file, load_multi
+from helpers.counting import Counting
+from helpers.networks import load_file, load_multi
 from torch import nn
 
 import strombus as sb
