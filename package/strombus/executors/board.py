@@ -280,6 +280,11 @@ class Board:
         assert isinstance(error, GangError)
         return error
 
+    def with_cause(self, error: GangError, results: Iterable[Any]) -> GangError:
+        """Return `error` with the exception that caused it, where that has come in with the members' results."""
+        failures = {one.part: one for one in results if isinstance(one, Failure) and one.part is not None}
+        return self.error(failures) if failures else error
+
 
 class BoardPump:
     """A thread that moves messages between a `Board` and its channel; a context manager."""

@@ -19,7 +19,7 @@ import zmq
 from strombus.errors import ConfigurationError, ExecutorError, GangError, GangUnavailable
 from strombus.executors.base import Control
 from strombus.executors.board import Board, new_run_id
-from strombus.executors.calls import Failure, dump, load
+from strombus.executors.calls import dump, load
 from strombus.executors.mailbox import MailboxServer
 from strombus.executors.rendezvous import RendezvousServer
 from strombus.executors.spark_connect_jobs import run_frame, setting, tagged
@@ -227,5 +227,4 @@ class _BarrierJob:
         if not error.traceback:  # a lost member has none, and hands in nothing
             return error
         self._thread.join(LAST_WORDS)
-        failures = {one.part: one for one in self._results or () if isinstance(one, Failure) and one.part is not None}
-        return board.error(failures) if failures else error
+        return board.with_cause(error, self._results or ())

@@ -223,8 +223,7 @@ class _BarrierJob:
         if not error.traceback:  # a lost member has none, and hands in nothing
             return error
         self._thread.join(LAST_WORDS)
-        failures = {one.part: one for one in self._results or () if isinstance(one, Failure) and one.part is not None}
-        return board.error(failures) if failures else error
+        return board.with_cause(error, self._results or ())
 
 
 def _each(sequence: Any) -> Iterator[Any]:
