@@ -12,6 +12,7 @@ __version__ = _version("strombus")
 _WHERE = {
     "AdaptiveThresholdAlgorithm": "strombus.compression",
     "Callback": "strombus.callbacks",
+    "CheckpointConfig": "strombus.runs",
     "ComputationGraph": "strombus.networks",
     "DataSet": "strombus.types",
     "DefaultRepartitioner": "strombus.partitioning",
@@ -56,6 +57,7 @@ __all__ = [
     "__version__",
     "AdaptiveThresholdAlgorithm",
     "Callback",
+    "CheckpointConfig",
     "ComputationGraph",
     "DataSet",
     "DefaultRepartitioner",
@@ -128,6 +130,7 @@ if TYPE_CHECKING:
     from strombus.masters.shared_training import SharedTrainingMaster
     from strombus.networks import ComputationGraph, MultiLayerNetwork
     from strombus.partitioning import DefaultRepartitioner, EqualRepartitioner, NoOpRepartitioner, Repartitioner
+    from strombus.runs import CheckpointConfig
     from strombus.trainer import Trainer
     from strombus.transport import Transport, TransportOptions
     from strombus.types import DataSet, MultiDataSet

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strombus.callbacks import Callback, EpochRecord, FitPlan
+from strombus.checkpointing import Keeper, Snapshot, layout_of
 from strombus.data import NativeCollection, Source, count_objects, open_source
 from strombus.errors import DataError, EmptyDataError, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
 from strombus.masters.base import Progress, TrainingJob, TrainingMaster
 from strombus.networks import Network
-from strombus.runs import Run
 from strombus.stats import Recorder, TrainingStats
-from strombus.types import NetworkState
+from strombus.types import Cursor, NetworkState
 
 __all__ = ["Fit", "FitResult"]
 
@@ -76,8 +76,8 @@ class Fit:
         Returns the validation figures of a source.
     trainer : Trainer
         For callbacks.
-    run : Run, optional
-        The run directory.
+    keeper : Keeper, optional
+        For a fit with a name, what writes its checkpoints and finds the one to go on from.
     carried : object
         What the trainer's last fit left (`TrainingJob.carried`); after `run`, what this one leaves.
     """
@@ -91,10 +91,10 @@ class Fit:
         validate: Callable[[Readable], Mapping[str, float]],
         *,
         trainer: Any = None,
-        run: Run | None = None,
+        keeper: Keeper | None = None,
         carried: Any = None,
     ) -> None:
-        self.trainer, self.directory = trainer, run
+        self.trainer, self.keeper = trainer, keeper
         self.carried = carried
         self.network, self.master, self.executor = network, master, executor
         self.callbacks, self.validate = callbacks, validate
@@ -109,11 +109,12 @@ class Fit:
         self._trained = [0, 0]  # examples and minibatches of all epochs
         self._stopped_by: str | None = None
         self._fault: Exception | None = None
+        self._start = time.perf_counter()
+        self._seconds = 0.0  # that the fit had taken when it was cut off
         self._start_epoch()
 
     def run(self, data: Any, epochs: int, validation: Any) -> FitResult:
         """Train and return what it came to; the network has the last epoch's parameters."""
-        started = time.perf_counter()
         with ExitStack() as stack:
             try:
                 with self._recorder.phase("export"):
@@ -133,7 +134,7 @@ class Fit:
             tuple(self._records),
             self._trained[0],
             self._trained[1],
-            time.perf_counter() - started,
+            self._elapsed(),
             self.seed,
             self.stats,
             self._stopped_by,
@@ -179,48 +180,70 @@ class Fit:
             logger.warning("nothing was trained: the data holds no examples")
             return
         _check_labels(source, "the data")
+        workers, first_epoch, end = self._workers(), self.network.epoch, self.network.epoch + epochs
+        cursor = None if self.keeper is None else self._go_on(self.keeper, source, rows, workers)
+        if cursor is not None:
+            first_epoch = cursor.epoch
         job = TrainingJob(
             self.network,
             source,
             self.executor,
-            workers=self._workers(),
-            epochs=epochs,
+            workers=workers,
+            epochs=end - first_epoch,
             seed=self.seed,
             observer=self,
-            first_epoch=self.network.epoch,
+            first_epoch=first_epoch,
             stats=self.stats,
             validation=self._validation if self.master.validates and isinstance(self._validation, Source) else None,
             waits=not all(callback.passive for callback in self.callbacks),
             carried=self.carried,
+            cursor=cursor,
         )
         with ExitStack() as stack:
             plan = FitPlan(
-                epochs,
+                job.epochs,
                 rows,
                 job.workers,
                 self.executor.name,
                 trainer=self.trainer,
                 validation=self._validation,
-                run=self.directory,
+                run=None if self.keeper is None else self.keeper.run,
                 seed=self.seed,
             )
             for callback in self.callbacks:
                 with self._calling(callback, "on_fit_start"):
                     callback.on_fit_start(plan)
                 stack.callback(self._end, callback)
-            self._start_epoch()
+            self._started = time.perf_counter()
             if self._recorder.enabled:
                 self.stats.about["workers"] = job.workers
             try:
-                with self._recorder.phase("train"):
-                    state = self.master.train(job)
-                self.network.load_state(state)
-                self.carried = job.carried
+                if job.epochs:
+                    with self._recorder.phase("train"):
+                        state = self.master.train(job)
+                    self.network.load_state(state)
+                    self.carried = job.carried
             except Exception as error:
                 self._fail(error)
             iteration = self.network.iteration
         if self.network.iteration != iteration:  # a callback has put another state into it
             self.carried = None
+
+    def _go_on(self, keeper: Keeper, source: Readable, rows: int, workers: int) -> Cursor | None:
+        """Agree with what the run directory says of the fit; return where an earlier process was cut off."""
+        native = not isinstance(source, Source)
+        facts = {"backend": self.executor.name, "workers": workers, "examples": rows, "seed": self.seed}
+        seed = keeper.agree(facts)
+        if seed is not None:
+            self.seed = seed
+        layout = layout_of(source.counts(self.executor) if isinstance(source, NativeCollection) else source.blocks())
+        found = keeper.find(self.network, self.callbacks, layout, workers if native else None)
+        if found is None:
+            return None
+        self._records, self._trained, self._seconds = list(found.records), list(found.trained), found.seconds
+        self._iteration = found.iteration
+        self._examples, self._minibatches = found.examples, found.minibatches
+        return found.cursor
 
     @contextmanager
     def _calling(self, callback: Callback, method: str) -> Iterator[None]:
@@ -263,8 +286,8 @@ class Fit:
 
     def on_round(self, progress: Progress) -> bool:
         """Add a round to the epoch's figures, and ask the callbacks whether to stop."""
-        if self.directory is not None:
-            self.directory.check()
+        if self.keeper is not None:
+            self.keeper.run.check()
         self._examples += progress.examples
         self._minibatches += progress.minibatches
         self._trained[0] += progress.examples
@@ -275,6 +298,29 @@ class Fit:
             with self._calling(callback, "on_round"):
                 self._heed(callback, callback.on_round(progress))
         return self._stopped_by is not None
+
+    def checkpoint_is_due(self) -> bool:
+        """Say whether the run directory should get a checkpoint of where training stands."""
+        return self.keeper is not None and self.keeper.is_due(self._iteration)
+
+    def on_checkpoint(self, state: NetworkState, cursor: Cursor) -> None:
+        """Write a checkpoint from within an epoch."""
+        assert self.keeper is not None
+        self.keeper.write(self.network, state, self._snapshot(cursor, state.iteration))
+
+    def _snapshot(self, cursor: Cursor, iteration: int) -> Snapshot:
+        return Snapshot(
+            cursor,
+            iteration,
+            self._examples,
+            self._minibatches,
+            (self._trained[0], self._trained[1]),
+            self._elapsed(),
+            tuple(self._records),
+        )
+
+    def _elapsed(self) -> float:
+        return self._seconds + time.perf_counter() - self._start
 
     def _heed(self, callback: Callback, stop: bool | None) -> None:
         """Keep the first callback that has ended the fit."""
@@ -310,7 +356,13 @@ class Fit:
         for callback in self.callbacks:
             with self._calling(callback, "on_epoch_end"):
                 self._heed(callback, callback.on_epoch_end(record))
+        if state is not None and not self.master.writes_checkpoints and self._stopped_by is None:
+            self._keep_epoch(epoch, state)
         return self._stopped_by is not None
+
+    def _keep_epoch(self, epoch: int, state: NetworkState) -> None:
+        if self.keeper is not None and self.keeper.epoch_is_due(len(self._records), state.iteration):
+            self.keeper.write(self.network, state, self._snapshot(Cursor(epoch + 1), state.iteration))
 
     def _note(self, record: EpochRecord) -> None:
         """Keep an epoch's figures with the timed phases."""

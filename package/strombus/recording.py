@@ -6,52 +6,86 @@ import functools
 import logging
 import platform
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from strombus.callbacks import Callback, FitPlan
-from strombus.errors import ConfigurationError, StrombusWarning
+import fsspec
+
+from strombus.checkpointing import differences, read_record
+from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning
+from strombus.files import join
 from strombus.fitting import FitResult
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
-from strombus.runs import CONFIG, RESULT, Run
+from strombus.runs import RESULT, FinishedRun, Run
+from strombus.stats import TrainingStats
+from strombus.stats.lines import FILE_NAME
 
-__all__ = ["ConfigRecorder", "record_result"]
+__all__ = ["describe", "record_result", "restore_result"]
 
 logger = logging.getLogger(__name__)
 
+NETWORK = "network.safetensors"
 _PACKAGES = ("strombus", "torch", "numpy", "zarr")
 
 
-class ConfigRecorder(Callback):
-    """Write ``config.json`` when training begins: versions, network, master, backend, epochs and seed."""
+def describe(network: Network, master: TrainingMaster, epochs: int) -> dict[str, Any]:
+    """Return what a fit is asked to do, for ``config.json``: versions, network, master and epochs."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "network": _network(network),
+        "master": _master(master),
+        "epochs": epochs,
+        "first_epoch": network.epoch + 1,
+    }
 
-    passive = True
 
-    def on_fit_start(self, plan: FitPlan) -> None:
-        assert plan.run is not None
-        network: Network = plan.trainer.network
-        plan.run.write(
-            CONFIG,
-            {
-                "name": plan.run.name,
-                "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-                "network": _network(network),
-                "master": _master(plan.trainer.master),
-                "backend": plan.backend,
-                "workers": plan.workers,
-                "examples": plan.examples,
-                "epochs": plan.epochs,
-                "first_epoch": network.epoch + 1,
-                "seed": plan.seed,
-            },
+def restore_result(
+    finished: FinishedRun, network: Network, settings: Mapping[str, Any], accept_changes: bool
+) -> FitResult:
+    """Give `network` what a run that has ended left, and return its result.
+
+    Raises
+    ------
+    RunError
+        When the run was another one than `settings` ask for, unless that is accepted.
+    DataError
+        When its files are damaged.
+    """
+    changed = differences(finished.config, settings)
+    if changed and not accept_changes:
+        raise RunError(
+            f"the run in {finished.path} has ended, and had other settings ({'; '.join(changed)}); take another name, "
+            "or have its result with accept_changes=True"
         )
+    logger.info("the run in %s has ended before: this is its result", finished.path)
+    network.load(join(finished.path, NETWORK))
+    values = finished.result
+    try:
+        return FitResult(
+            network,
+            tuple(read_record(record) for record in values["epochs"]),
+            int(values["examples"]),
+            int(values["minibatches"]),
+            float(values["seconds"]),
+            int(values["seed"]),
+            _stats(finished.path),
+            values["stopped_by"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{finished.path}/{RESULT} is damaged: {type(error).__name__}: {error}") from None
+
+
+def _stats(path: str) -> TrainingStats:
+    files, target = fsspec.core.url_to_fs(join(path, FILE_NAME))
+    return TrainingStats.load(path) if files.isfile(target) else TrainingStats()
 
 
 def record_result(run: Run, result: FitResult) -> None:
     """Write ``network.safetensors``, what was timed and, last of all, ``result.json``."""
-    network, path = result.network, run.file("network.safetensors")
+    network, path = result.network, run.file(NETWORK)
     try:
         network.save(path)
     except ConfigurationError as error:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from strombus.callbacks import Callback, JsonLinesLogger, ProgressBar
+from strombus.checkpointing import Keeper
 from strombus.errors import ConfigurationError, ExecutorError
 from strombus.evaluation import ROC, Evaluation, RegressionEvaluation, ROCMultiClass
 from strombus.evaluation.request import Request
@@ -19,8 +20,8 @@ from strombus.fitting import Fit, FitResult
 from strombus.inference import Inference
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
-from strombus.recording import ConfigRecorder, record_result
-from strombus.runs import open_run
+from strombus.recording import describe, record_result, restore_result
+from strombus.runs import CheckpointConfig, open_run, read_result
 from strombus.stats import TrainingStats
 
 __all__ = ["Trainer"]
@@ -116,6 +117,8 @@ class Trainer:
         *,
         name: str | None = None,
         storage_path: str | os.PathLike[str] | None = None,
+        checkpoint: CheckpointConfig | None = None,
+        accept_changes: bool = False,
     ) -> FitResult:
         """Train for a number of epochs; a second call goes on where the first ended.
 
@@ -131,38 +134,39 @@ class Trainer:
         progress : bool
             Show a bar on a terminal, lines elsewhere.
         name : str, optional
-            Gives the fit a directory ``storage_path/name`` with its options, metrics, network and result; without a
-            name nothing is written.
+            Gives the fit a directory ``storage_path/name`` with its options, metrics, checkpoints, network and result.
+            The same fit with the same name goes on where it was cut off, or returns its result where it has ended.
+            Without a name nothing is written.
         storage_path : path or URI, optional
             ``strombus-runs`` in the working directory by default.
+        checkpoint : CheckpointConfig, optional
+            When a fit with a name writes checkpoints; after each epoch by default.
+        accept_changes : bool
+            Go on with a run that was begun with other settings, which is refused otherwise.
 
         Raises
         ------
         ConfigurationError
             Without a master, without an optimizer, or for fewer than one epoch.
         RunError
-            When the name was used before, or is in use.
+            When the name is in use, or was given to a fit with other settings.
         DataError
             When the data cannot be used; TaskError when a worker fails.
         """
         master = self._master_to_fit(epochs)
-        if storage_path is not None and name is None:
-            raise ConfigurationError("storage_path says where a fit with a name is kept; give fit a name too")
+        if name is None and (storage_path is not None or checkpoint is not None):
+            raise ConfigurationError("storage_path and checkpoint are for a fit with a name; give fit a name too")
         with ExitStack() as stack:
-            run = None if name is None else stack.enter_context(open_run(name, storage_path))
-            watchers = [*callbacks, *([ProgressBar()] if progress else [])]
-            if run is not None:
-                watchers = [ConfigRecorder(), *watchers, JsonLinesLogger()]
-            fit = Fit(
-                self.network,
-                master,
-                self.executor,
-                watchers,
-                self._validation_figures,
-                trainer=self,
-                run=run,
-                carried=self._carried,
-            )
+            watchers, keeper = [*callbacks, *([ProgressBar()] if progress else [])], None
+            if name is not None:
+                settings = describe(self.network, master, epochs)
+                if (finished := read_result(name, storage_path)) is not None:
+                    return restore_result(finished, self.network, settings, accept_changes)
+                run = stack.enter_context(open_run(name, storage_path))
+                keeper = Keeper(run, checkpoint or CheckpointConfig(), settings, accept_changes)
+                watchers.append(JsonLinesLogger())
+            parts = self.network, master, self.executor, watchers, self._validation_figures
+            fit = Fit(*parts, trainer=self, keeper=keeper, carried=self._carried)
             self._carried = None  # a fit that fails leaves nothing behind
             if master.validates:
                 self._stand_in = stack.enter_context(LocalExecutor(1))
@@ -172,8 +176,8 @@ class Trainer:
                 self._stand_in = None
                 self.stats.merge(fit.stats)
             self._carried = fit.carried
-            if run is not None:
-                record_result(run, result)
+            if keeper is not None:
+                record_result(keeper.run, result)
             return result
 
     def _validation_figures(self, source: Any) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from strombus.data.manifest import Manifest, Part, read_manifest
 from strombus.data.native import NativeCollection, count_cell, count_objects, open_cell
-from strombus.data.order import Window, epoch_order, window_rows
+from strombus.data.order import Window, cut_order, epoch_order, stretches, window_rows
 from strombus.data.reader import BatchReader, read_batches
 from strombus.data.results import Piece, PieceWriter
 from strombus.data.rows import Column, Rows, as_rows, load_cell, rebatch
@@ -37,6 +37,7 @@ __all__ = [
     "as_rows",
     "count_cell",
     "count_objects",
+    "cut_order",
     "epoch_order",
     "export",
     "load_cell",
@@ -46,6 +47,7 @@ __all__ = [
     "read_batches",
     "read_manifest",
     "rebatch",
+    "stretches",
     "validate",
     "window_rows",
 ]

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from strombus.errors import ConfigurationError
 from strombus.types import Block
+from strombus.types.cursor import Span
 
-__all__ = ["Window", "epoch_order", "window_rows"]
+__all__ = ["Window", "cut_order", "epoch_order", "stretches", "window_rows"]
 
 _BLOCKS, _PARTS, _ROWS = 0, 1, 2
 
@@ -27,16 +28,25 @@ class Window:
     start : int
         Rows of the order before this window.
     blocks : tuple of Block
+    first, last : int
+        Where only some of the permuted rows are wanted, the stretch of them; None: to the end.
     """
 
     number: int
     start: int
     blocks: tuple[Block, ...]
+    first: int = 0
+    last: int | None = None
+
+    @property
+    def whole(self) -> int:
+        """Rows of all its blocks."""
+        return sum(block.rows for block in self.blocks)
 
     @property
     def rows(self) -> int:
-        """Rows of all its blocks."""
-        return sum(block.rows for block in self.blocks)
+        """Rows that are wanted of it."""
+        return (self.whole if self.last is None else self.last) - self.first
 
     @property
     def stop(self) -> int:
@@ -88,9 +98,35 @@ def epoch_order(
 
 def window_rows(window: Window, seed: int, epoch: int, shuffle: bool = True) -> NDArray[np.int64]:
     """Return the order inside a window: row ``i`` of the window is row ``result[i]`` of its blocks put end to end."""
+    wanted = slice(window.first, window.last)
     if not shuffle:
-        return np.arange(window.rows, dtype=np.int64)
-    return _generator(seed, epoch, _ROWS, window.number).permutation(window.rows)
+        return np.arange(window.whole, dtype=np.int64)[wanted]
+    return _generator(seed, epoch, _ROWS, window.number).permutation(window.whole)[wanted]
+
+
+def cut_order(order: Sequence[Window], spans: Sequence[Span]) -> tuple[Window, ...]:
+    """Return the rows of an order that lie in `spans`, in the spans' order, as an order of their own."""
+    pieces: list[Window] = []
+    start = 0
+    for low, high in spans:
+        for window in order:
+            first, last = max(low, window.start) - window.start, min(high, window.stop) - window.start
+            if first < last:
+                pieces.append(Window(window.number, start, window.blocks, window.first + first, window.first + last))
+                start += last - first
+    return tuple(pieces)
+
+
+def stretches(spans: Sequence[Span], start: int, stop: int) -> tuple[Span, ...]:
+    """Return where rows `start` to `stop` of an order cut to `spans` lie in the order it was cut from."""
+    found: list[Span] = []
+    offset = 0
+    for low, high in spans:
+        first, last = max(start - offset, 0) + low, min(stop - offset, high - low) + low
+        if first < last:
+            found.append((first, last))
+        offset += high - low
+    return tuple(found)
 
 
 def _generator(seed: int, epoch: int, purpose: int, number: int) -> np.random.Generator:

@@ -44,7 +44,7 @@ def _contiguous(window: Window, wanted: Any) -> Iterator[tuple[Block, Any, Any]]
 
 def _scattered(window: Window, wanted: Any) -> Iterator[tuple[Block, Any, Any]]:
     """Plan which rows of each block go to which places; a block that is wanted whole needs no gather."""
-    if len(wanted) == window.rows:  # the inverse of a permutation needs no sorting
+    if len(wanted) == window.whole:  # the inverse of a permutation needs no sorting
         places = np.empty_like(wanted)
         places[wanted] = rows = np.arange(len(wanted))
     else:

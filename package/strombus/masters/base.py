@@ -27,7 +27,7 @@ from strombus.partitioning import (
 )
 from strombus.registry import Registry
 from strombus.stats import TrainingStats
-from strombus.types import Capacity, NetworkState, WorkerReport
+from strombus.types import Capacity, Cursor, NetworkState, WorkerReport
 from strombus.worker.hooks import TrainingHook
 
 __all__ = ["Observer", "Progress", "TrainingJob", "TrainingMaster", "explain", "make_named"]
@@ -90,6 +90,12 @@ class Observer(Protocol):
         What was trained by then counts. An epoch of which rows are left is not told of.
         """
 
+    def checkpoint_is_due(self) -> bool:
+        """Say whether `on_checkpoint` should be called for the state after the round that was told of last."""
+
+    def on_checkpoint(self, state: NetworkState, cursor: Cursor) -> None:
+        """Keep what training can go on from; `cursor` lies within an epoch."""
+
     def on_epoch(
         self,
         epoch: int,
@@ -124,6 +130,8 @@ class TrainingJob:
         Whether the observer needs each epoch's state, or may stop the fit after it.
     carried : object
         What the last fit of the same trainer and master left for the next one, and what this one leaves.
+    cursor : Cursor or None
+        Where in its first epoch training goes on; None: at the epoch's start.
     """
 
     network: Network
@@ -138,6 +146,7 @@ class TrainingJob:
     validation: Source | None = None
     waits: bool = True
     carried: Any = None
+    cursor: Cursor | None = None
 
 
 def explain(error: ValidationError, owner: str, known: str) -> str:
@@ -220,6 +229,8 @@ class TrainingMaster(BaseModel, ABC):
     name: ClassVar[str]
     validates: ClassVar[bool] = False
     """Whether the workers score the validation data themselves, since they are busy for the whole fit."""
+    writes_checkpoints: ClassVar[bool] = False
+    """Whether the workers write checkpoints, since each has a state of its own."""
 
     workers: int | None = Field(default=None, ge=1, alias="numWorkers")
     batch_size_per_worker: int = Field(default=16, ge=1)

@@ -24,6 +24,7 @@ def feed_of(master: TrainingMaster, job: TrainingJob, repartitioner: Repartition
         last_batch=master.last_batch,
         shuffle=master.shuffle,
         keep_parts=repartitioner.keeps_parts,
+        cursor=job.cursor,
     )
 
 

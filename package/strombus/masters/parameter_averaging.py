@@ -84,7 +84,7 @@ class _Run:
         shared: Shared[AveragingWork] | None = None
         try:
             state = job.network.state()
-            work = self._work(state)
+            self.work = work = self._work(state)
             if self.recorder.enabled:
                 _compare_clocks(job)
             shared = self._share(work)
@@ -188,6 +188,11 @@ class _Run:
                 workers=summary.reports,
             )
         )
+        if not self.stopping and self.job.observer.checkpoint_is_due():
+            cursor = self.rounds.after(done.epoch, done.number)
+            if cursor is not None:  # the epoch's last state is for `on_epoch`
+                with self.recorder.phase("checkpoint"):
+                    self.job.observer.on_checkpoint(complete_state(self.work, done.mean.get()), cursor)
 
 
 def _compare_clocks(job: TrainingJob) -> None:

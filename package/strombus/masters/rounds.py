@@ -11,6 +11,7 @@ import numpy as np
 from strombus.data import NativeCollection
 from strombus.executors.base import Executor, Task
 from strombus.partitioning import Repartitioner, ranges_of
+from strombus.types import Cursor
 from strombus.worker.averaging import Round, train_cell, train_round
 from strombus.worker.bench import Feed
 
@@ -32,7 +33,14 @@ class Rounds(ABC):
 
     @abstractmethod
     def of(self, epoch: int) -> Iterator[list[Any]]:
-        """Deal the epoch's rows; yield the parts of each round, without workers that have no rows in it."""
+        """Deal the epoch's rows; yield the parts of each round, without workers that have no rows in it.
+
+        Where a fit goes on within the epoch, the rounds that were taken before are left out.
+        """
+
+    @abstractmethod
+    def after(self, epoch: int, number: int) -> Cursor | None:
+        """Return where the epoch stands after its round `number`; None when that was its last."""
 
     def close(self) -> None:
         """Let go of what an engine holds for these rounds."""
@@ -55,8 +63,14 @@ class SourceRounds(Rounds):
                 for partition, count in zip(ranges, counts, strict=True)
                 if first < count
             ]
-            for number, first in enumerate(range(0, max(counts), self.frequency))
+            for number, first in enumerate(range(0, max(counts), self.frequency), self.feed.done(epoch))
         )
+
+    def after(self, epoch: int, number: int) -> Cursor | None:
+        first = (number + 1 - self.feed.done(epoch)) * self.frequency
+        ranges = self.feed.ranges(self.repartitioner, epoch, self.workers)
+        left = tuple(self.feed.rest(partition, epoch, first) for partition in ranges)
+        return Cursor(epoch, number + 1, self.workers, left) if any(left) else None
 
 
 class CellRounds(Rounds):
@@ -87,13 +101,17 @@ class CellRounds(Rounds):
         sizes = [rows for cells in rows_of_cells for rows in cells]
         self._cells = collection.arrange(executor, sizes, storage_level)
         self._of_rank = [[i for i, owner in enumerate(self.ranks) if owner == rank] for rank in range(workers)]
+        self._rounds = max(map(len, self._of_rank), default=0)
 
     def of(self, epoch: int) -> Iterator[list[Any]]:
         orders = [self._shuffled(cells, epoch, rank) for rank, cells in enumerate(self._of_rank)]
         return (
             [self._cells[order[number]] for order in orders if number < len(order)]
-            for number in range(max(map(len, orders), default=0))
+            for number in range(self._feed.done(epoch), self._rounds)
         )
+
+    def after(self, epoch: int, number: int) -> Cursor | None:
+        return Cursor(epoch, number + 1, len(self._of_rank)) if number + 1 < self._rounds else None
 
     def _shuffled(self, cells: Sequence[int], epoch: int, rank: int) -> list[int]:
         if not self._feed.shuffle:

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from strombus.errors import ConfigurationError, DataError, MissingDataError
 from strombus.files import write_whole
-from strombus.networks.flat import module_tensors, to_numpy
-from strombus.types import UpdaterState
+from strombus.networks.flat import module_tensors, to_numpy, trainable
+from strombus.types import NetworkState, UpdaterState
 
 if TYPE_CHECKING:
     from strombus.networks.network import Network
 
-__all__ = ["from_json", "load", "save", "to_json"]
+__all__ = ["from_json", "load", "pack", "save", "to_json"]
 
 FORMAT = 1
 _KEY = "strombus"
@@ -32,14 +32,27 @@ _PAIRS = "$pairs"
 
 
 def save(network: Network, path: str | PathLike[str], updater: bool = True) -> None:
-    """Write `network` to `path` in one piece: a reader sees the whole file or the one before.
+    """Write `network` to `path` in one piece: a reader sees the whole file or the one before; see `pack`.
+
+    Raises
+    ------
+    ConfigurationError
+        When the updater holds values that JSON cannot express.
+    """
+    write_whole(path, pack(network, network.updater if updater else None))
+
+
+def pack(
+    network: Network, updater: UpdaterState | None, state: NetworkState | None = None, epoch: int | None = None
+) -> bytes:
+    """Return a network's values as the bytes of a file.
 
     Parameters
     ----------
-    path : str or path
-        A file, or a URI that fsspec knows.
-    updater : bool
-        Whether the optimizer's state is written too.
+    updater : UpdaterState or None
+        The optimizer's state, where it is to be in it.
+    state : NetworkState, optional
+        Trainable parameters, buffers and iteration to be written in place of the network's own; `epoch` likewise.
 
     Notes
     -----
@@ -52,20 +65,22 @@ def save(network: Network, path: str | PathLike[str], updater: bool = True) -> N
     ConfigurationError
         When the updater holds values that JSON cannot express.
     """
-    kept = network.updater if updater else None
-    tensors = {f"module.{name}": tensor.detach() for name, tensor in module_tensors(network.module).items()}
+    values = module_tensors(network.module)
+    if state is not None:
+        values |= _tensors_of(state, network)
+    tensors = {f"module.{name}": tensor.detach() for name, tensor in values.items()}
     header: dict[str, Any] = {
         "format": FORMAT,
         "class": type(network).__name__,
-        "iteration": network.iteration,
-        "epoch": network.epoch,
+        "iteration": network.iteration if state is None else state.iteration,
+        "epoch": network.epoch if epoch is None else epoch,
         "score": network.score,
         "dtype": str(network.dtype).removeprefix("torch."),
         "updater": None,
     }
-    if kept is not None:
-        tensors |= {f"updater.{key}": torch.tensor(array) for key, array in kept.tensors.items()}
-        header["updater"] = {"groups": to_json(list(kept.groups)), "schedule": to_json(kept.schedule)}
+    if updater is not None:
+        tensors |= {f"updater.{key}": torch.tensor(array) for key, array in updater.tensors.items()}
+        header["updater"] = {"groups": to_json(list(updater.groups)), "schedule": to_json(updater.schedule)}
     try:
         text = json.dumps(header)
     except TypeError as error:
@@ -74,7 +89,18 @@ def save(network: Network, path: str | PathLike[str], updater: bool = True) -> N
         ) from error
     # contiguous copies: a tensor that is a view of something larger is no safetensors tensor
     copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    write_whole(path, serialize(copies, {_KEY: text}))
+    return bytes(serialize(copies, {_KEY: text}))
+
+
+def _tensors_of(state: NetworkState, network: Network) -> dict[str, Tensor]:
+    """Return a state's arrays by the names, and in the types, of the module's tensors."""
+    found = {name: torch.tensor(array) for name, array in state.buffers.items()}
+    start = 0
+    for name, parameter in trainable(network.module).items():
+        piece = torch.tensor(state.parameters[start : start + parameter.numel()])
+        found[name] = piece.view(parameter.shape).to(parameter.dtype)
+        start += parameter.numel()
+    return found
 
 
 def load(network: Network, path: str | PathLike[str], updater: bool = True) -> None:

@@ -1,6 +1,24 @@
 """Run directories: what a fit that has a name leaves behind."""
 
+from strombus.runs.checkpoint_config import CheckpointConfig, Interval
+from strombus.runs.checkpoints import Checkpoint, CheckpointStore, Draft, digest
 from strombus.runs.lease import Lease
-from strombus.runs.run import CONFIG, METRICS, RESULT, Run, open_run, plain
+from strombus.runs.run import CONFIG, METRICS, RESULT, FinishedRun, Run, open_run, plain, read_result
 
-__all__ = ["CONFIG", "METRICS", "RESULT", "Lease", "Run", "open_run", "plain"]
+__all__ = [
+    "CONFIG",
+    "METRICS",
+    "RESULT",
+    "Checkpoint",
+    "CheckpointConfig",
+    "CheckpointStore",
+    "Draft",
+    "FinishedRun",
+    "Interval",
+    "Lease",
+    "Run",
+    "digest",
+    "open_run",
+    "plain",
+    "read_result",
+]

@@ -28,7 +28,8 @@ class Lease:
     """The right to write at one place, held for the time of a ``with`` block.
 
     No clocks are compared: who finds the file watches whether it changes. One that does not for `seconds` was left
-    behind and is taken over. A holder that was away for longer finds another's mark in it, and has lost the lease.
+    behind and is taken over; one of a process of this machine that has ended, at once. A holder that was away for
+    longer finds another's mark in it, and has lost the lease.
 
     Parameters
     ----------
@@ -90,6 +91,8 @@ class Lease:
     def _take_over(self) -> None:
         """Wait until the holder has shown that it lives, or has had the time to; then write, and see who wrote last."""
         found = self._read()
+        if _has_ended(found.get("process")):
+            found = {}
         deadline = time.monotonic() + self._seconds
         if found:
             logger.info("%s: watching for %g s whether %s still holds it", self._what, self._seconds, _holder(found))
@@ -108,7 +111,8 @@ class Lease:
         raise RunError(f"{self._what} is in use by {_holder(found)}; take another name, or wait until it has ended")
 
     def _content(self) -> bytes:
-        return json.dumps({"holder": self._holder, "mark": self._mark, "count": self._count}).encode()
+        record = {"holder": self._holder, "process": _process(), "mark": self._mark, "count": self._count}
+        return json.dumps(record).encode()
 
     def _read(self) -> dict[str, Any]:
         """Return what the file says; nothing where there is none."""
@@ -137,3 +141,24 @@ class Lease:
 
 def _holder(found: dict[str, Any]) -> str:
     return str(found.get("holder", "another process"))
+
+
+def _process(pid: int | None = None) -> list[Any] | None:
+    """Return what tells a process of this machine from all others; None where the system does not say."""
+    pid = os.getpid() if pid is None else pid
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            started = file.read().rpartition(")")[2].split()[19]
+        return [boot, os.readlink("/proc/self/ns/pid"), pid, started]
+    except (OSError, IndexError):
+        return None
+
+
+def _has_ended(process: Any) -> bool:
+    """Say whether a process is known to have ended: one of this boot and these process numbers that is not there."""
+    mine = _process()
+    if mine is None or not isinstance(process, list) or process[:2] != mine[:2] or len(process) != len(mine):
+        return False
+    return type(process[2]) is int and process[2] > 0 and _process(process[2]) != process

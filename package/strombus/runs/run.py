@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import fsspec
@@ -16,7 +17,7 @@ from strombus.errors import ConfigurationError, RunError
 from strombus.files import join, normalise, write_whole
 from strombus.runs.lease import Lease
 
-__all__ = ["CONFIG", "METRICS", "RESULT", "Run", "open_run", "plain"]
+__all__ = ["CONFIG", "METRICS", "RESULT", "FinishedRun", "Run", "open_run", "plain", "read_result"]
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 STORAGE = "strombus-runs"
@@ -61,11 +62,20 @@ class Run:
         return _read(self.file(name))
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has ended: its directory, and the records ``result.json`` and ``config.json``."""
+
+    path: str
+    result: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+
 @contextmanager
 def open_run(
     name: str, storage_path: str | os.PathLike[str] | None = None, lease_seconds: float = 30.0
 ) -> Iterator[Run]:
-    """Open a new run directory ``storage_path/name`` for the time of a ``with`` block.
+    """Open a run directory ``storage_path/name``, a new one or one whose run has not ended, for a ``with`` block.
 
     Parameters
     ----------
@@ -81,24 +91,27 @@ def open_run(
     ConfigurationError
         For a name that cannot be one of a directory.
     RunError
-        When the run has ended, was begun before, or is in use.
+        When the run has ended, or is in use.
     """
+    path = _path_of(name, storage_path)
+    what = f"the run {name!r} in {path}"
+    with Lease(join(path, "lease.json"), what, lease_seconds) as lease:
+        if _read(join(path, RESULT)) is not None:
+            raise RunError(f"{what} has ended, its result is in {RESULT}; take another name, or remove the directory")
+        yield Run(name, path, lease)
+
+
+def read_result(name: str, storage_path: str | os.PathLike[str] | None = None) -> FinishedRun | None:
+    """Return what a run came to; None when it has not ended, or never began."""
+    path = _path_of(name, storage_path)
+    result = _read(join(path, RESULT))
+    return None if result is None else FinishedRun(path, result, _read(join(path, CONFIG)) or {})
+
+
+def _path_of(name: str, storage_path: str | os.PathLike[str] | None) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigurationError(f"name must be of letters, digits, '.', '_' and '-', got {name!r}")
-    path = join(normalise(STORAGE if storage_path is None else storage_path), name)
-    what = f"the run {name!r} in {path}"
-    _refuse_what_ended(path, what)
-    with Lease(join(path, "lease.json"), what, lease_seconds) as lease:
-        run = Run(name, path, lease)
-        _refuse_what_ended(path, what)
-        if run.read(CONFIG) is not None:
-            raise RunError(f"{what} was begun and did not end; take another name, or remove the directory")
-        yield run
-
-
-def _refuse_what_ended(path: str, what: str) -> None:
-    if _read(join(path, RESULT)) is not None:
-        raise RunError(f"{what} has ended, its result is in {RESULT}; take another name, or remove the directory")
+    return join(normalise(STORAGE if storage_path is None else storage_path), name)
 
 
 def _read(path: str) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from strombus.types.capacity import Capacity
 from strombus.types.clock import ClockBounds
+from strombus.types.cursor import Cursor
 from strombus.types.dataset import Columns, DataSet, MultiDataSet, from_columns
 from strombus.types.event import Event
 from strombus.types.finding import Finding
@@ -15,6 +16,7 @@ __all__ = [
     "Capacity",
     "ClockBounds",
     "Columns",
+    "Cursor",
     "DataSet",
     "Event",
     "Finding",

@@ -6,16 +6,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import accumulate, groupby, islice
 from typing import Any, Literal
 
 import numpy as np
 
-from strombus.data import Source, Window, epoch_order, read_batches
+from strombus.data import Source, Window, cut_order, epoch_order, read_batches, stretches
 from strombus.errors import DataError
 from strombus.networks import Network, Replica
-from strombus.partitioning import Repartitioner, batch_sizes, ranges_of
-from strombus.types import DataSet, MultiDataSet, NetworkState, Partition
+from strombus.partitioning import EqualRepartitioner, Repartitioner, batch_sizes, ranges_of
+from strombus.types import Cursor, DataSet, MultiDataSet, NetworkState, Partition
+from strombus.types.cursor import Span
 
 __all__ = ["Feed", "Workbench"]
 
@@ -33,6 +34,8 @@ class Feed:
     shuffle : bool
     keep_parts : bool
         Whether the order keeps each part's rows together.
+    cursor : Cursor or None
+        Where a fit goes on: of its epoch only the rows that were left are trained.
     """
 
     source: Source | None
@@ -42,6 +45,7 @@ class Feed:
     last_batch: Literal["balance", "keep"] = "balance"
     shuffle: bool = True
     keep_parts: bool = False
+    cursor: Cursor | None = None
 
     def sizes(self, rows: int) -> list[int]:
         """Return the minibatch sizes of a partition of `rows` rows."""
@@ -50,12 +54,41 @@ class Feed:
     def order(self, epoch: int) -> tuple[Window, ...]:
         """Return the order of the rows in `epoch`."""
         assert self.source is not None
-        return epoch_order(
+        order = epoch_order(
             self.source.blocks(), seed=self.seed, epoch=epoch, shuffle=self.shuffle, keep_parts=self.keep_parts
         )
+        return cut_order(order, self._left()) if self._goes_on(epoch) else order
+
+    def _goes_on(self, epoch: int) -> bool:
+        return self.cursor is not None and self.cursor.epoch == epoch and bool(self.cursor.left)
+
+    def _left(self) -> list[Span]:
+        assert self.cursor is not None
+        return [span for spans in self.cursor.left for span in spans]
+
+    def done(self, epoch: int) -> int:
+        """Return the rounds or steps of `epoch` that were taken before this fit went on."""
+        return self.cursor.number if self.cursor is not None and self.cursor.epoch == epoch else 0
+
+    def rest(self, partition: Partition, epoch: int, first: int) -> tuple[Span, ...]:
+        """Return where the rows of `partition` from minibatch `first` on lie in the whole order of `epoch`."""
+        start = partition.start + sum(self.sizes(partition.rows)[:first])
+        if self._goes_on(epoch):
+            return stretches(self._left(), start, partition.stop)
+        return ((start, partition.stop),) if start < partition.stop else ()
 
     def ranges(self, repartitioner: Repartitioner, epoch: int, workers: int) -> tuple[Partition, ...]:
-        """Return the stretch of the epoch's order that each rank trains."""
+        """Return the stretch of the epoch's order that each rank trains.
+
+        Where a fit goes on with as many workers as before, each has what was left of its own rows.
+        """
+        if self._goes_on(epoch) and self.cursor is not None:
+            left = [sum(stop - start for start, stop in spans) for spans in self.cursor.left]
+            if len(left) == workers:
+                stops = list(accumulate(left))
+                return tuple(Partition(rank, stop - left[rank], stop) for rank, stop in enumerate(stops))
+            plan = EqualRepartitioner().plan([sum(left)], workers=workers, batch_size=self.batch_size, seed=self.seed)
+            return ranges_of(plan, workers)
         by_part = groupby(self.order(epoch), key=lambda window: window.blocks[0].part if self.keep_parts else 0)
         part_rows = [sum(window.rows for window in windows) for _, windows in by_part]
         plan = repartitioner.plan(part_rows, workers=workers, batch_size=self.batch_size, seed=self.seed + epoch)

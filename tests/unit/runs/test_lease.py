@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -51,12 +52,40 @@ def test_a_live_process_keeps_it_and_is_named(tmp_path, other):
     assert json.loads((tmp_path / "lease").read_text())["holder"].endswith(str(other.pid))
 
 
-def test_what_a_killed_process_left_runs_out(tmp_path, other):
+def test_what_a_killed_process_left_is_taken_at_once(tmp_path, other):
     other.kill()
     other.wait()
     started = time.monotonic()
-    with Lease(str(tmp_path / "lease"), "the run 'x'", 3.0):
-        assert time.monotonic() - started >= 3.0
+    with Lease(str(tmp_path / "lease"), "the run 'x'", 60.0):
+        assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, "another boot"), (1, "pid:[7]"), (None, None)])
+def test_what_a_process_elsewhere_left_runs_out(tmp_path, place, value):
+    """Its number says nothing here, where no process or another one may have it."""
+    path = tmp_path / "lease"
+    with Lease(str(path), "the run 'x'", 60.0) as lease:
+        record = json.loads(lease._content())
+    assert record["process"][2] == os.getpid()
+    record["process"][2] = 2**22 + 1  # no process has it
+    if place is None:
+        record["process"] = None
+    else:
+        record["process"][place] = value
+    path.write_text(json.dumps(record))
+    started = time.monotonic()
+    with Lease(str(path), "the run 'x'", 1.0):
+        assert time.monotonic() - started >= 1.0
+
+
+def test_a_process_that_has_the_number_of_one_that_ended_is_another(tmp_path, other):
+    path = tmp_path / "lease"
+    found = json.loads(path.read_text())
+    found["process"][3] = str(int(found["process"][3]) - 1)  # it began earlier
+    other.send_signal(signal.SIGSTOP)
+    path.write_text(json.dumps(found))
+    with Lease(str(path), "the run 'x'", 60.0) as lease:
+        lease.check()
 
 
 def test_a_process_that_was_suspended_learns_that_it_lost_it(tmp_path):

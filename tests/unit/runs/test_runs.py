@@ -39,7 +39,7 @@ def test_what_a_fit_leaves(executor, tmp_path):
     result = fit(executor, network, [sb.EarlyStopping([MaxEpochs(9)])], name="one", storage_path=tmp_path)
     folder = tmp_path / "one"
     names = ["best.safetensors", "config.json", "early_stopping.json", "metrics.jsonl", "network.safetensors"]
-    assert sorted(path.name for path in folder.iterdir()) == [*names, "result.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "result.json", "step-3", "step-6"]
     config = json.loads((folder / "config.json").read_text())
     assert config["versions"].keys() >= {"python", "strombus", "torch"}
     assert (config["epochs"], config["seed"], config["backend"], config["first_epoch"]) == (2, 4, "local", 1)
@@ -73,13 +73,23 @@ def test_the_working_directory_is_the_default(executor, tmp_path, monkeypatch):
     assert (tmp_path / "strombus-runs" / "here" / "result.json").exists()
 
 
-def test_a_finished_name_is_refused(executor, tmp_path):
+def test_a_finished_name_returns_its_result(executor, tmp_path):
+    trained = make_network("momentum")
+    first = fit(executor, trained, name="one", storage_path=tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "one").glob("*.*")}
+    network = make_network("momentum")
+    again = fit(executor, network, name="one", storage_path=tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "one").glob("*.*")} == before
+    assert (again.network, again.epochs, again.examples) == (network, first.epochs, first.examples)
+    np.testing.assert_array_equal(network.state().parameters, trained.state().parameters)
+    assert (network.epoch, network.iteration) == (2, trained.iteration)
+
+
+def test_a_finished_name_with_other_settings_is_refused(executor, tmp_path):
     fit(executor, name="one", storage_path=tmp_path)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
-    network = make_network()
-    with pytest.raises(RunError, match=r"'one' in .* has ended, its result is in result.json"):
+    network = make_network("adam")
+    with pytest.raises(RunError, match=r"network.optimizer was .*SGD.*, is .*Adam.*accept_changes=True"):
         fit(executor, network, name="one", storage_path=tmp_path)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == before
     assert network.iteration == 0
 
 
@@ -91,8 +101,8 @@ def test_a_fit_that_failed_leaves_no_result_and_no_lease(executor, tmp_path):
     with pytest.raises(RuntimeError, match="no more"):
         fit(executor, callbacks=[Fails()], name="one", storage_path=tmp_path)
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["config.json", "metrics.jsonl"]
-    with pytest.raises(RunError, match="was begun and did not end; take another name, or remove"):
-        fit(executor, name="one", storage_path=tmp_path)
+    fit(executor, name="one", storage_path=tmp_path)
+    assert (tmp_path / "one" / "result.json").exists()
 
 
 def test_a_name_in_use_is_refused_before_anything_is_trained(executor, tmp_path):

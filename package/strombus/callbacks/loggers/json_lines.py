@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from typing import IO
+from typing import IO, Any
 
 import fsspec
 
@@ -33,6 +33,7 @@ class JsonLinesLogger(MetricLogger):
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self._given = path
         self._file: IO[str] | None = None
+        self._length: int | None = None  # of what is kept when a fit goes on
 
     def on_fit_start(self, plan: FitPlan) -> None:
         if self._given is None and plan.run is None:
@@ -46,6 +47,10 @@ class JsonLinesLogger(MetricLogger):
             files, path = fsspec.core.url_to_fs(self._path)
             if files.exists(path):
                 self._file.write(files.cat_file(path).decode())
+        if self._length is not None:  # what follows was trained, and lost
+            self._file.truncate(min(self._length, self._file.tell()))
+            self._file.seek(0, os.SEEK_END)
+            self._length = None
 
     def log(self, entry: Entry) -> None:
         assert self._file is not None
@@ -63,6 +68,14 @@ class JsonLinesLogger(MetricLogger):
             self._upload()
             self._file.close()
             self._file = None
+
+    def state(self) -> dict[str, Any]:
+        """Return how much was written."""
+        return {} if self._file is None else {"bytes": self._file.tell()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Forget, when the fit starts, what was written after `state`."""
+        self._length = int(state["bytes"])
 
     def _upload(self) -> None:
         if self._file is not None and not is_local(self._path):

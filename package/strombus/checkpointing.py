@@ -1,0 +1,345 @@
+"""What a fit with a name writes, so that the same command goes on where it was cut off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from strombus.callbacks import Callback, EpochRecord
+from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning
+from strombus.networks import Network
+from strombus.networks.saving import pack
+from strombus.runs import CONFIG, Checkpoint, CheckpointConfig, CheckpointStore, Draft, Run, plain
+from strombus.types import Cursor, NetworkState
+
+__all__ = ["MODEL", "Keeper", "Snapshot", "differences", "layout_of", "read_record"]
+
+logger = logging.getLogger(__name__)
+
+MODEL = "model.safetensors"
+
+# Options that decide where and how fast a fit runs, not what comes of it.
+_FREE = {
+    "master": {
+        "numWorkers",
+        "numWorkersPerNode",
+        "prefetchNumBatches",
+        "workerPrefetchBatches",
+        "collectTrainingStats",
+        "defaultEvaluationWorkers",
+        "exportDirectory",
+        "storageLevel",
+        "storageLevelStreams",
+        "transport",
+        "transportOptions",
+        "timeout",
+        "stepTimeout",
+    },
+    "network": {"device"},
+}
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_COMPARED = ("network", "master", "epochs", "first_epoch", "examples")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """How far a fit has come at a place where it can go on.
+
+    Parameters
+    ----------
+    cursor : Cursor
+    iteration : int
+        The network's.
+    examples, minibatches : int
+        Trained of the epoch that `cursor` is in.
+    trained : tuple of int
+        Examples and minibatches of the whole fit.
+    seconds : float
+        That the fit has taken.
+    records : tuple of EpochRecord
+        The epochs that have ended.
+    """
+
+    cursor: Cursor
+    iteration: int
+    examples: int = 0
+    minibatches: int = 0
+    trained: tuple[int, int] = (0, 0)
+    seconds: float = 0.0
+    records: tuple[EpochRecord, ...] = field(default=(), repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a form for JSON."""
+        values = {name: getattr(self, name) for name in ("iteration", "examples", "minibatches", "trained", "seconds")}
+        return {"cursor": self.cursor.to_dict(), **values, "records": [_written(asdict(one)) for one in self.records]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` wrote; DataError when `values` is something else."""
+        try:
+            examples, minibatches = values["trained"]
+            return cls(
+                Cursor.from_dict(values["cursor"]),
+                int(values["iteration"]),
+                int(values["examples"]),
+                int(values["minibatches"]),
+                (int(examples), int(minibatches)),
+                float(values["seconds"]),
+                tuple(read_record(one) for one in values["records"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"a checkpoint's state is damaged: {type(error).__name__}: {error}") from None
+
+
+def _written(value: Any) -> Any:
+    """Return a form for JSON, which knows neither NaN nor infinity; ``float`` reads the text that stands for them."""
+    if isinstance(value, Mapping):
+        return {name: _written(item) for name, item in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_record(values: Mapping[str, Any]) -> EpochRecord:
+    """Return the record of an epoch from its JSON form, in which null and ``"nan"`` stand for NaN."""
+    counts = {name: int(values[name]) for name in ("epoch", "iteration", "examples", "minibatches")}
+    figures = {name: _number(value) for name, value in values["validation"].items()}
+    return EpochRecord(**counts, score=_number(values["score"]), seconds=float(values["seconds"]), validation=figures)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+class Keeper:
+    """Writes the checkpoints of one fit and finds the one to go on from; on the driver.
+
+    Parameters
+    ----------
+    run : Run
+    config : CheckpointConfig
+    settings : mapping
+        What the fit was asked to do, as ``config.json`` has it.
+    accept_changes : bool
+        Whether a run may go on with other settings than it began with.
+    """
+
+    def __init__(
+        self, run: Run, config: CheckpointConfig, settings: Mapping[str, Any], accept_changes: bool = False
+    ) -> None:
+        self.run, self.config, self.settings = run, config, settings
+        self.store = CheckpointStore(run.path)
+        self.layout = ""
+        self._accepts = accept_changes
+        self._callbacks: Sequence[Callback] = ()
+        self._best: dict[int, float] = {}
+        self._steps = 0
+        self._written_at = time.monotonic()
+        self._not_before = 0.0
+
+    # -- the start
+
+    def agree(self, facts: Mapping[str, Any]) -> int | None:
+        """Write ``config.json``, or compare with the one that is there; return the seed that the run began with.
+
+        Raises
+        ------
+        RunError
+            When the run was begun with other settings; says which.
+        """
+        settings = {"name": self.run.name, **self.settings, **facts}
+        before = self.run.read(CONFIG)
+        if before is None:
+            self.run.write(CONFIG, settings)
+            return None
+        found = differences(before, settings)
+        if found and not self._accepts:
+            raise RunError(
+                f"the run {self.run.name!r} in {self.run.path} was begun with other settings ({'; '.join(found)}); "
+                "take another name, or go on with accept_changes=True"
+            )
+        if found:
+            warnings.warn(f"the run {self.run.name!r} goes on with {'; '.join(found)}", StrombusWarning, stacklevel=2)
+            self.run.write(CONFIG, {**settings, "seed": before.get("seed")})
+        seed = before.get("seed")
+        return seed if type(seed) is int and seed >= 0 else None
+
+    def find(
+        self, network: Network, callbacks: Sequence[Callback], layout: str, workers: int | None
+    ) -> Snapshot | None:
+        """Bring network and callbacks to the latest checkpoint that can be gone on from; None where there is none.
+
+        Parameters
+        ----------
+        layout : str
+            How the rows lie: within an epoch one goes on only with the same.
+        workers : int or None
+            Where an engine holds the rows, the number with which one goes on within an epoch.
+        """
+        self.layout, self._callbacks = layout, callbacks
+        chosen: tuple[Checkpoint, Snapshot] | None = None
+        for checkpoint in self.store.whole():
+            snapshot = Snapshot.from_dict(checkpoint.state)
+            reason = _unfit(checkpoint.state, snapshot.cursor, layout, workers)
+            if reason is None:
+                chosen = checkpoint, snapshot
+                break
+            logger.warning("the checkpoint of step %d is passed over: %s", checkpoint.step, reason)
+        for step in self.store.steps():
+            if chosen is None or step > chosen[0].step:
+                self.store.remove(step)
+        if chosen is None:
+            return None
+        self._take_up(network, *chosen)
+        return chosen[1]
+
+    def _take_up(self, network: Network, checkpoint: Checkpoint, snapshot: Snapshot) -> None:
+        network.load(checkpoint.file(MODEL))
+        states = checkpoint.state.get("callbacks", [])
+        for callback, kept in zip(self._callbacks, states, strict=False):
+            if kept["class"] == type(callback).__name__ and kept["state"]:
+                callback.load_state(kept["state"])
+        self._steps = snapshot.iteration
+        for record in snapshot.records:
+            self._note_best(record.iteration, record)
+        logger.info("going on from %s, epoch %d", checkpoint.path, snapshot.cursor.epoch + 1)
+
+    # -- what is due
+
+    def is_due(self, iteration: int) -> bool:
+        """Say whether a checkpoint should be made within an epoch."""
+        interval, now = self.config.interval, time.monotonic()
+        if interval.unit == "epochs" or now < self._not_before:
+            return False
+        passed = iteration - self._steps if interval.unit == "steps" else now - self._written_at
+        return passed >= interval.count
+
+    def epoch_is_due(self, epochs: int, iteration: int) -> bool:
+        """Say whether a checkpoint should be made after the fit's `epochs`-th epoch."""
+        if self.config.interval.unit == "epochs":
+            return epochs % self.config.interval.count == 0
+        return self.is_due(iteration)
+
+    # -- writing
+
+    def write(self, network: Network, state: NetworkState, snapshot: Snapshot) -> None:
+        """Write a checkpoint of `state`; `network` has what else belongs into its file.
+
+        Raises
+        ------
+        RunError
+            When it cannot be written and the configuration says that this ends the fit.
+        """
+        with self._draft(snapshot.iteration) as draft:
+            epoch = snapshot.cursor.epoch
+            try:
+                data = pack(network, state.updater, state, epoch)
+            except ConfigurationError as error:
+                logger.warning("checkpoints are without the optimizer's state: %s", error)
+                data = pack(network, None, state, epoch)
+            draft.write(MODEL, data)
+            self._finish(draft, snapshot)
+
+    def _finish(self, draft: Draft, snapshot: Snapshot, **more: Any) -> None:
+        states = [{"class": type(one).__name__, "state": one.state()} for one in self._callbacks]
+        record = {**snapshot.to_dict(), "layout": self.layout, "callbacks": _plain(states), **more}
+        draft.finish(record)
+        if snapshot.records and not snapshot.cursor.within:
+            self._note_best(snapshot.iteration, snapshot.records[-1])
+        self._steps, self._written_at = snapshot.iteration, time.monotonic()
+        self._prune()
+
+    @contextmanager
+    def _draft(self, step: int) -> Iterator[Draft]:
+        self.run.check()
+        started = time.monotonic()
+        try:
+            yield self.store.begin(step)
+        except OSError as error:
+            with suppress(OSError):
+                self.store.remove(step)
+            message = f"the checkpoint of step {step} could not be written to {self.run.path}: {error}"
+            if self.config.on_error == "raise":
+                raise RunError(message) from error
+            warnings.warn(f"{message}; training goes on", StrombusWarning, stacklevel=2)
+        now = time.monotonic()
+        self._not_before = now + (now - started) * (1 / self.config.max_share - 1)
+
+    def _note_best(self, step: int, record: EpochRecord) -> None:
+        if self.config.best is not None:
+            value = record.validation.get(self.config.best, math.nan)
+            self._best[step] = value if self.config.best == "accuracy" else -value
+
+    def _prune(self) -> None:
+        steps = self.store.steps()
+        there = {step: value for step, value in self._best.items() if step in steps and not math.isnan(value)}
+        kept = {*steps[-self.config.keep :], *([max(there, key=lambda step: there[step])] if there else [])}
+        for step in steps:
+            if step not in kept:
+                self.store.remove(step)
+
+
+def _unfit(state: Mapping[str, Any], cursor: Cursor, layout: str, workers: int | None) -> str | None:
+    """Return why training cannot go on from a place; None when it can."""
+    if not cursor.within:
+        return None
+    if state.get("layout") != layout:
+        return "it lies within an epoch, and the rows lie otherwise than they did"
+    if workers is not None and cursor.workers != workers:
+        return (
+            f"it lies within an epoch of data in an engine's memory, dealt to {cursor.workers} workers, not {workers}"
+        )
+    return None
+
+
+def _plain(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Check that callbacks' states can be written; ConfigurationError names the one that cannot."""
+    for one in states:
+        try:
+            json.dumps(one["state"], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"{one['class']}.state() must return what JSON has (numbers, texts, lists, mappings): {error}"
+            ) from None
+    return states
+
+
+def layout_of(rows: Sequence[Any]) -> str:
+    """Return a mark of how rows lie, from their blocks or the counts of an engine's partitions."""
+    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two records ``config.json`` and matters, such as ``"epochs was 3, is 5 now"``.
+
+    What only one of them has is not compared.
+    """
+    before, now = _comparable(before), _comparable(now)
+    found = []
+    for name in _COMPARED:
+        if name not in before or name not in now:
+            continue
+        old, new = before[name], now[name]
+        if isinstance(old, dict) and isinstance(new, dict):
+            keys = sorted((old.keys() | new.keys()) - _FREE.get(name, set()))
+            found += [
+                f"{name}.{key} was {old.get(key)!r}, is {new.get(key)!r} now"
+                for key in keys
+                if old.get(key) != new.get(key)
+            ]
+        elif old != new:
+            found.append(f"{name} was {old!r}, is {new!r} now")
+    return found
+
+
+def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as JSON has it, without the addresses of objects, which are others in each process."""
+    found: dict[str, Any] = json.loads(_ADDRESS.sub("", json.dumps(plain(record))))
+    return found
