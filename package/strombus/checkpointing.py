@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import re
+import secrets
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,16 +17,15 @@ from typing import Any, Self
 
 from strombus.callbacks import Callback, EpochRecord
 from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning
+from strombus.masters.job import SavedByMembers
 from strombus.networks import Network
 from strombus.networks.saving import pack
-from strombus.runs import CONFIG, Checkpoint, CheckpointConfig, CheckpointStore, Draft, Run, plain
+from strombus.runs import CONFIG, MODEL, Checkpoint, CheckpointConfig, CheckpointStore, Draft, Run, Saving, plain
 from strombus.types import Cursor, NetworkState
 
-__all__ = ["MODEL", "Keeper", "Snapshot", "differences", "layout_of", "read_record"]
+__all__ = ["Keeper", "Snapshot", "differences", "layout_of", "read_record"]
 
 logger = logging.getLogger(__name__)
-
-MODEL = "model.safetensors"
 
 # Options that decide where and how fast a fit runs, not what comes of it.
 _FREE = {
@@ -43,6 +43,8 @@ _FREE = {
         "transportOptions",
         "timeout",
         "stepTimeout",
+        "debugLongerIterations",
+        "encodingDebugMode",
     },
     "network": {"device"},
 }
@@ -173,7 +175,7 @@ class Keeper:
 
     def find(
         self, network: Network, callbacks: Sequence[Callback], layout: str, workers: int | None
-    ) -> Snapshot | None:
+    ) -> tuple[Checkpoint, Snapshot] | None:
         """Bring network and callbacks to the latest checkpoint that can be gone on from; None where there is none.
 
         Parameters
@@ -195,10 +197,9 @@ class Keeper:
         for step in self.store.steps():
             if chosen is None or step > chosen[0].step:
                 self.store.remove(step)
-        if chosen is None:
-            return None
-        self._take_up(network, *chosen)
-        return chosen[1]
+        if chosen is not None:
+            self._take_up(network, *chosen)
+        return chosen
 
     def _take_up(self, network: Network, checkpoint: Checkpoint, snapshot: Snapshot) -> None:
         network.load(checkpoint.file(MODEL))
@@ -210,6 +211,10 @@ class Keeper:
         for record in snapshot.records:
             self._note_best(record.iteration, record)
         logger.info("going on from %s, epoch %d", checkpoint.path, snapshot.cursor.epoch + 1)
+
+    def saving(self, began: int) -> Saving:
+        """Return what workers that write checkpoints must know; `began` is the fit's first epoch."""
+        return Saving(self.run.path, secrets.token_hex(4), self.config.interval, self.config.max_share, began)
 
     # -- what is due
 
@@ -246,6 +251,15 @@ class Keeper:
                 data = pack(network, None, state, epoch)
             draft.write(MODEL, data)
             self._finish(draft, snapshot)
+
+    def complete(self, snapshot: Snapshot, saved: SavedByMembers) -> None:
+        """Make a checkpoint of what the workers have written; see `write`."""
+        with self._draft(saved.step) as draft:
+            if saved.error:
+                raise OSError(saved.error)
+            for name, entry in saved.files.items():
+                draft.add(name, entry)
+            self._finish(draft, snapshot, members=list(saved.members))
 
     def _finish(self, draft: Draft, snapshot: Snapshot, **more: Any) -> None:
         states = [{"class": type(one).__name__, "state": one.state()} for one in self._callbacks]

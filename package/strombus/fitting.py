@@ -17,8 +17,10 @@ from strombus.data import NativeCollection, Source, count_objects, open_source
 from strombus.errors import DataError, EmptyDataError, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
-from strombus.masters.base import Progress, TrainingJob, TrainingMaster
+from strombus.masters.base import TrainingMaster
+from strombus.masters.job import Progress, SavedByMembers, TrainingJob
 from strombus.networks import Network
+from strombus.runs import Checkpoint
 from strombus.stats import Recorder, TrainingStats
 from strombus.types import Cursor, NetworkState
 
@@ -111,6 +113,8 @@ class Fit:
         self._fault: Exception | None = None
         self._start = time.perf_counter()
         self._seconds = 0.0  # that the fit had taken when it was cut off
+        self._cursor: Cursor | None = None
+        self._begun = (0, 0)  # examples and minibatches of the cursor's epoch by then
         self._start_epoch()
 
     def run(self, data: Any, epochs: int, validation: Any) -> FitResult:
@@ -181,23 +185,24 @@ class Fit:
             return
         _check_labels(source, "the data")
         workers, first_epoch, end = self._workers(), self.network.epoch, self.network.epoch + epochs
-        cursor = None if self.keeper is None else self._go_on(self.keeper, source, rows, workers)
-        if cursor is not None:
-            first_epoch = cursor.epoch
+        resumed = None if self.keeper is None else self._go_on(self.keeper, source, rows, workers)
+        saves = self.keeper is not None and self.master.writes_checkpoints
         job = TrainingJob(
             self.network,
             source,
             self.executor,
             workers=workers,
-            epochs=end - first_epoch,
+            epochs=end - (first_epoch if self._cursor is None else self._cursor.epoch),
             seed=self.seed,
             observer=self,
-            first_epoch=first_epoch,
+            first_epoch=first_epoch if self._cursor is None else self._cursor.epoch,
             stats=self.stats,
             validation=self._validation if self.master.validates and isinstance(self._validation, Source) else None,
             waits=not all(callback.passive for callback in self.callbacks),
             carried=self.carried,
-            cursor=cursor,
+            cursor=self._cursor,
+            saving=self.keeper.saving(first_epoch) if self.keeper is not None and saves else None,
+            resumed=resumed if saves else None,
         )
         with ExitStack() as stack:
             plan = FitPlan(
@@ -229,8 +234,8 @@ class Fit:
         if self.network.iteration != iteration:  # a callback has put another state into it
             self.carried = None
 
-    def _go_on(self, keeper: Keeper, source: Readable, rows: int, workers: int) -> Cursor | None:
-        """Agree with what the run directory says of the fit; return where an earlier process was cut off."""
+    def _go_on(self, keeper: Keeper, source: Readable, rows: int, workers: int) -> Checkpoint | None:
+        """Agree with what the run directory says of the fit; go on where an earlier process was cut off."""
         native = not isinstance(source, Source)
         facts = {"backend": self.executor.name, "workers": workers, "examples": rows, "seed": self.seed}
         seed = keeper.agree(facts)
@@ -240,10 +245,11 @@ class Fit:
         found = keeper.find(self.network, self.callbacks, layout, workers if native else None)
         if found is None:
             return None
-        self._records, self._trained, self._seconds = list(found.records), list(found.trained), found.seconds
-        self._iteration = found.iteration
-        self._examples, self._minibatches = found.examples, found.minibatches
-        return found.cursor
+        checkpoint, past = found
+        self._records, self._trained, self._seconds = list(past.records), list(past.trained), past.seconds
+        self._iteration, self._cursor = past.iteration, past.cursor
+        self._examples, self._minibatches = self._begun = past.examples, past.minibatches
+        return checkpoint
 
     @contextmanager
     def _calling(self, callback: Callback, method: str) -> Iterator[None]:
@@ -306,18 +312,25 @@ class Fit:
     def on_checkpoint(self, state: NetworkState, cursor: Cursor) -> None:
         """Write a checkpoint from within an epoch."""
         assert self.keeper is not None
-        self.keeper.write(self.network, state, self._snapshot(cursor, state.iteration))
-
-    def _snapshot(self, cursor: Cursor, iteration: int) -> Snapshot:
-        return Snapshot(
-            cursor,
-            iteration,
-            self._examples,
-            self._minibatches,
-            (self._trained[0], self._trained[1]),
-            self._elapsed(),
-            tuple(self._records),
+        self.keeper.write(
+            self.network, state, self._snapshot(cursor, state.iteration, self._examples, self._minibatches)
         )
+
+    def on_saved(self, saved: SavedByMembers) -> None:
+        """Complete a checkpoint whose files the workers have written."""
+        assert self.keeper is not None
+        goes_on = self._cursor is not None and self._cursor.epoch == saved.cursor.epoch
+        before = self._begun if goes_on else (0, 0)
+        examples, minibatches = before[0] + saved.examples, before[1] + saved.minibatches
+        self.keeper.complete(self._snapshot(saved.cursor, saved.step, examples, minibatches), saved)
+
+    def _snapshot(self, cursor: Cursor, iteration: int, examples: int = 0, minibatches: int = 0) -> Snapshot:
+        """Return how far the fit has come, with what was trained of the cursor's epoch."""
+        trained = (
+            examples + sum(record.examples for record in self._records),
+            minibatches + sum(record.minibatches for record in self._records),
+        )
+        return Snapshot(cursor, iteration, examples, minibatches, trained, self._elapsed(), tuple(self._records))
 
     def _elapsed(self) -> float:
         return self._seconds + time.perf_counter() - self._start

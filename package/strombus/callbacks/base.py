@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from strombus.masters.base import Progress
+from strombus.masters.job import Progress
 from strombus.runs import Run
 
 __all__ = ["Callback", "EpochRecord", "FitPlan"]

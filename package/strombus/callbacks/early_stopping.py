@@ -15,7 +15,7 @@ from strombus.callbacks.conditions import EpochCondition, IterationCondition, Sc
 from strombus.callbacks.monitors import Monitor, higher_is_better, watch
 from strombus.callbacks.savers import FileModelSaver, InMemoryModelSaver, ModelSaver
 from strombus.errors import ConfigurationError, NonFiniteError
-from strombus.masters.base import Progress
+from strombus.masters.job import Progress
 from strombus.networks import Network
 
 __all__ = ["EarlyStopping", "EarlyStoppingResult"]

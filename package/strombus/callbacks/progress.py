@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from tqdm.auto import tqdm
 
 from strombus.callbacks.base import Callback, EpochRecord, FitPlan
-from strombus.masters.base import Progress
+from strombus.masters.job import Progress
 
 __all__ = ["ProgressBar"]
 

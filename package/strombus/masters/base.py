@@ -1,4 +1,4 @@
-"""What both training masters share: options, hooks, JSON and YAML, and the job they are given."""
+"""What both training masters share: options, hooks, JSON and YAML."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator
@@ -16,8 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from strombus.data import NativeCollection, Source
 from strombus.errors import ConfigurationError, StrombusWarning
-from strombus.executors.base import Executor
-from strombus.networks import Network
+from strombus.masters.job import TrainingJob
 from strombus.partitioning import (
     DefaultRepartitioner,
     EqualRepartitioner,
@@ -26,11 +24,10 @@ from strombus.partitioning import (
     repartitioners,
 )
 from strombus.registry import Registry
-from strombus.stats import TrainingStats
-from strombus.types import Capacity, Cursor, NetworkState, WorkerReport
+from strombus.types import Capacity, NetworkState
 from strombus.worker.hooks import TrainingHook
 
-__all__ = ["Observer", "Progress", "TrainingJob", "TrainingMaster", "explain", "make_named"]
+__all__ = ["TrainingMaster", "explain", "make_named"]
 
 STORAGE_LEVELS = (
     "NONE",
@@ -49,104 +46,6 @@ STORAGE_LEVELS = (
 
 # Written by DL4J, without meaning here: read when null, so that a file of DL4J's loads.
 _NULL_ONLY = ("broadcastHadoopConfig", "statsStorage", "workerPeriodicGCFrequency", "workerTogglePeriodicGC")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What the driver knows after a round.
-
-    Parameters
-    ----------
-    epoch, round : int
-        Both from zero.
-    examples, minibatches : int
-        Of this round, over all workers.
-    iteration : int
-        Minibatches on the longest worker's path since the network was made.
-    score : float
-        Mean loss of the workers' last minibatches, weighted by their counts.
-    figures : mapping of str to float
-        What else there is to know, such as the compression of shared training.
-    workers : tuple of WorkerReport
-        Who trained this round: all that had rows in averaging, the one that reports in shared training.
-    """
-
-    epoch: int
-    round: int
-    examples: int
-    minibatches: int
-    iteration: int
-    score: float
-    figures: Mapping[str, float] = field(default_factory=dict)
-    workers: tuple[WorkerReport, ...] = ()
-
-
-class Observer(Protocol):
-    """Who is told how training goes; runs on the driver."""
-
-    def on_round(self, progress: Progress) -> bool:
-        """Take note of a round that has ended; return True to stop as soon as it can be done.
-
-        What was trained by then counts. An epoch of which rows are left is not told of.
-        """
-
-    def checkpoint_is_due(self) -> bool:
-        """Say whether `on_checkpoint` should be called for the state after the round that was told of last."""
-
-    def on_checkpoint(self, state: NetworkState, cursor: Cursor) -> None:
-        """Keep what training can go on from; `cursor` lies within an epoch."""
-
-    def on_epoch(
-        self,
-        epoch: int,
-        state: NetworkState | None,
-        validation: Mapping[str, float] | None = None,
-        seconds: float | None = None,
-    ) -> bool:
-        """Take note of an epoch that has ended; return True to stop.
-
-        Parameters
-        ----------
-        state : NetworkState or None
-            None where the observer does not wait (`TrainingJob.waits`) and the state stayed with the workers.
-        validation : mapping, optional
-            Figures of a master that validates by itself.
-        seconds : float, optional
-            What the epoch took where it was trained, for a master that hears of it later.
-        """
-
-
-@dataclass
-class TrainingJob:
-    """One call of ``fit``, as a master sees it.
-
-    `source` is readable by every worker, or a collection that the executor's engine holds.
-
-    Parameters
-    ----------
-    validation : Source or None
-        For a master that validates by itself (`TrainingMaster.validates`), what to score after each epoch.
-    waits : bool
-        Whether the observer needs each epoch's state, or may stop the fit after it.
-    carried : object
-        What the last fit of the same trainer and master left for the next one, and what this one leaves.
-    cursor : Cursor or None
-        Where in its first epoch training goes on; None: at the epoch's start.
-    """
-
-    network: Network
-    source: Source | NativeCollection
-    executor: Executor
-    workers: int
-    epochs: int
-    seed: int
-    observer: Observer
-    first_epoch: int = 0
-    stats: TrainingStats = field(default_factory=TrainingStats)
-    validation: Source | None = None
-    waits: bool = True
-    carried: Any = None
-    cursor: Cursor | None = None
 
 
 def explain(error: ValidationError, owner: str, known: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from strombus.data import NativeCollection, Source, count_cell
-from strombus.masters.base import TrainingJob, TrainingMaster
+from strombus.masters.base import TrainingMaster
+from strombus.masters.job import TrainingJob
 from strombus.partitioning import Repartitioner, ranges_of
 from strombus.types import NativePartition, Partition
 from strombus.worker.bench import Feed

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from strombus.masters.base import Progress, TrainingJob
+from strombus.masters.job import Progress, SavedByMembers, TrainingJob
 from strombus.networks.parcels import unpack_state
+from strombus.runs import MODEL
 from strombus.stats import TrainingStats
-from strombus.types import Event, WorkerReport
+from strombus.types import Cursor, Event, WorkerReport
 
 __all__ = ["GangWatch"]
 
@@ -29,6 +32,7 @@ class GangWatch:
         self._state = bytearray()
         self._state_is_whole = False
         self._words: list[Any] = []
+        self._parts: dict[int, dict[int, Mapping[str, Any]]] = {}
         self._stops = False
 
     def stopping(self) -> bool:
@@ -46,10 +50,12 @@ class GangWatch:
             return
         if event.name == "timings":
             self._job.stats.merge(TrainingStats.unpack(event.payload, f"what member {rank} timed"))
-        elif event.name not in ("progress", "epoch", "state"):
+        elif event.name not in ("progress", "epoch", "state", "saved"):
             self._job.stats.add([event])
         elif event.values["epoch"] != self._epoch:
             self._early.append((rank, event))
+        elif event.name == "saved":
+            self._save(rank, event.values)
         elif event.name == "state":
             self._state += event.payload
             self._state_is_whole = event.values["last"]
@@ -97,6 +103,14 @@ class GangWatch:
         count = sum(latest["count"] for latest in trained)
         return sum(latest["loss"] * latest["count"] for latest in trained) / count if count else float("nan")
 
+    def _save(self, rank: int, values: Mapping[str, Any]) -> None:
+        """Tell the observer of a checkpoint once every member has reported its part, well written or not."""
+        parts = self._parts.setdefault(values["step"], {})
+        parts[rank] = values
+        if len(parts) == self._size:
+            del self._parts[values["step"]]
+            self._job.observer.on_saved(_joined([parts[rank] for rank in range(self._size)]))
+
     def _end_epoch(self) -> None:
         """Tell the observer of an epoch that every member has ended, and whose state is here if it is waited for."""
         if len(self._ended) < self._size or not all(values["whole"] for values in self._ended.values()):
@@ -130,6 +144,22 @@ class GangWatch:
         if evaluated := sum(values.get("evaluated", 0) for values in found):
             figures["accuracy"] = sum(values["right"] for values in found) / evaluated
         return figures
+
+
+def _joined(parts: Sequence[Mapping[str, Any]]) -> SavedByMembers:
+    """Return a checkpoint from what the members say of their parts, in rank order."""
+    cursors = [Cursor.from_dict(part["cursor"]) for part in parts]
+    left = tuple(spans for cursor in cursors for spans in cursor.left)
+    names = [[name for name in part.get("files", {}) if name != MODEL] for part in parts]
+    return SavedByMembers(
+        parts[0]["step"],
+        replace(cursors[0], left=left),
+        sum(part["examples"] for part in parts),
+        sum(part["minibatches"] for part in parts),
+        {name: entry for part in parts for name, entry in part.get("files", {}).items()},
+        tuple(name for listed in names for name in listed),
+        "; ".join(part["error"] for part in parts if "error" in part),
+    )
 
 
 def _report(rank: int, values: dict[str, Any], event: Event) -> WorkerReport:

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from strombus.data import Source
 from strombus.executors.base import Shared
-from strombus.masters.base import Progress, TrainingJob, TrainingMaster
+from strombus.masters.base import TrainingMaster
 from strombus.masters.feeding import feed_of
+from strombus.masters.job import Progress, TrainingJob
 from strombus.masters.rounds import CellRounds, Rounds, SourceRounds
 from strombus.partitioning import Repartitioner
 from strombus.stats import Recorder

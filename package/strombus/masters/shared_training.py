@@ -24,17 +24,21 @@ from strombus.compression import (
 from strombus.data import Source
 from strombus.errors import ConfigurationError
 from strombus.evaluation import Evaluation
-from strombus.masters.base import TrainingJob, TrainingMaster, explain, make_named
+from strombus.masters.base import TrainingMaster, explain, make_named
 from strombus.masters.dl4j_files import algorithm_type, from_dl4j
 from strombus.masters.feeding import cells_for_members, feed_of
 from strombus.masters.gang_watch import GangWatch
+from strombus.masters.job import TrainingJob
 from strombus.partitioning import Repartitioner
+from strombus.runs import Checkpoint
 from strombus.stats import Recorder
 from strombus.transport import Transport, TransportOptions, make_keys, transports
 from strombus.types import Capacity, NetworkState
 from strombus.worker.carrying import Carried
+from strombus.worker.saving import merge_records, read_records
 from strombus.worker.scoring import ScoringWork
-from strombus.worker.sharing import MemberResult, SharingOptions, SharingWork, share_training
+from strombus.worker.sharing import share_training
+from strombus.worker.sharing_work import MemberResult, SharingOptions, SharingWork
 
 __all__ = ["SharedTrainingMaster"]
 
@@ -91,6 +95,7 @@ class SharedTrainingMaster(TrainingMaster):
 
     name: ClassVar[str] = "shared_training"
     validates: ClassVar[bool] = True
+    writes_checkpoints: ClassVar[bool] = True
 
     worker_prefetch_num_batches: int = Field(default=2, ge=0, alias="workerPrefetchBatches")
     threshold_algorithm: SerializeAsAny[ThresholdAlgorithm] = Field(default_factory=AdaptiveThresholdAlgorithm)
@@ -199,13 +204,13 @@ class SharedTrainingMaster(TrainingMaster):
         replica = job.network.replica("cpu")
         replica.check_gradients()
         check_compressible(replica.flat.vector)
-        earlier: Carried | None = job.carried
+        resumed, earlier = self._resumed(job)
         if earlier is not None:
             earlier.check(replica.flat)
         with ExitStack() as stack:
             with self._recorder(job).phase("split"):
                 repartitioner = self.choose_repartitioner(job.source, job.workers)
-                work = self._work(job, repartitioner)
+                work = replace(self._work(job, repartitioner), carried=earlier, resumed=resumed)
                 payloads: list[Any] = [None] * job.workers
                 if not isinstance(job.source, Source):
                     cells = stack.enter_context(cells_for_members(self, job, job.source, repartitioner))
@@ -220,6 +225,21 @@ class SharedTrainingMaster(TrainingMaster):
         assert first.carried is not None
         job.carried = first.carried.after(earlier)
         return first.state
+
+    def _resumed(self, job: TrainingJob) -> tuple[Checkpoint | None, Carried | None]:
+        """Return what the members go on from: each from its own state, or where they are others, from all states' sum.
+
+        The network has the optimizer's state of rank 0 then, which gives way to the mean of all.
+        """
+        if job.resumed is None:
+            return None, job.carried
+        members = len(job.resumed.state.get("members", ()))
+        if members == job.workers or not isinstance(job.source, Source):
+            return job.resumed, None
+        carried, updater = merge_records(read_records(job.resumed), self.combine)
+        if updater is not None:
+            job.network.restore_updater(updater)
+        return None, carried
 
     def _recorder(self, job: TrainingJob) -> Recorder:
         return Recorder(self.collect_training_stats, stats=job.stats)
@@ -270,5 +290,5 @@ class SharedTrainingMaster(TrainingMaster):
             waits=job.waits,
             hooks=self.training_hooks,
             timed=self.collect_training_stats,
-            carried=job.carried,
+            saving=job.saving,
         )

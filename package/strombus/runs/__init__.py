@@ -4,10 +4,12 @@ from strombus.runs.checkpoint_config import CheckpointConfig, Interval
 from strombus.runs.checkpoints import Checkpoint, CheckpointStore, Draft, digest
 from strombus.runs.lease import Lease
 from strombus.runs.run import CONFIG, METRICS, RESULT, FinishedRun, Run, open_run, plain, read_result
+from strombus.runs.saving import MODEL, Saving, member_file
 
 __all__ = [
     "CONFIG",
     "METRICS",
+    "MODEL",
     "RESULT",
     "Checkpoint",
     "CheckpointConfig",
@@ -17,7 +19,9 @@ __all__ = [
     "Interval",
     "Lease",
     "Run",
+    "Saving",
     "digest",
+    "member_file",
     "open_run",
     "plain",
     "read_result",

@@ -21,12 +21,37 @@ from strombus.worker.carrying import Carried
 from strombus.worker.merging import Contribution, Pile, Summary, add_up, finish_round
 from strombus.worker.peers import Kind, Peers
 
-__all__ = ["Settler"]
+__all__ = ["Agreement", "Settler"]
 
 _IDLE = 2.0**-100
 """Weight in a mean of who has not trained: none, unless nobody has."""
 _SHARE = 0.01
 """Part of the training time that sending whole parameters between epochs may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What the members know of one another at the end of a stretch of steps.
+
+    Parameters
+    ----------
+    iteration : int
+        The largest.
+    sends : bool
+        Whether rank 0 sends its parameters now.
+    whole : bool
+        Whether no member has left rows.
+    saves : bool
+        Whether a checkpoint is made.
+    stretch : int
+        Steps of the next one.
+    """
+
+    iteration: int
+    sends: bool
+    whole: bool
+    saves: bool
+    stretch: int
 
 
 class Settler:
@@ -51,31 +76,36 @@ class Settler:
         self._sums = combine == "sum"
         self._exact = exact or peers.size == 1
         self._due = 0.0
-        self._rows = 0
+        self.rows = 0
 
     def take_up(self, carried: Carried) -> None:
         """Go on with what an earlier fit ended with: all together send it once, however many they are."""
         share = 1 / self._peers.size if self._sums else 1.0
         self._compressor.load(carried.take_up(self._replica.flat, self._compressor.state(), share))
 
-    def note(self, whole: bool) -> bytes:
-        """Return what the others must know of this member when it ends an epoch; `whole` if it has left no rows."""
-        sends = self._peers.rank == 0 and not self._exact and time.monotonic() >= self._due
-        return json.dumps({"iteration": self._replica.iteration, "sends": sends, "whole": whole}).encode()
+    def note(self, whole: bool, saves: bool = False, stretch: int = 0) -> bytes:
+        """Return what the others must know of this member when it ends a stretch; `whole` if it has left no rows.
 
-    def settle(self, own: bytes, notes: Mapping[int, bytes], rows: int) -> bool:
-        """Make this epoch's replicas one; `rows` is what this member has trained in it.
-
-        Returns whether no member has left rows: all members get the same answer.
+        Rank 0's says whether a checkpoint is made now, and how many steps the next stretch has.
         """
-        self._rows += rows
+        sends = self._peers.rank == 0 and not self._exact and time.monotonic() >= self._due
+        values = {"iteration": self._replica.iteration, "sends": sends, "whole": whole}
+        return json.dumps({**values, "saves": saves, "stretch": stretch}).encode()
+
+    def agree(self, own: bytes, notes: Mapping[int, bytes]) -> Agreement:
+        """Return what the members' notes come to, the same for all."""
         read = {rank: _read(note) for rank, note in {**notes, self._peers.rank: own}.items()}
-        self._replica.iteration = max(note.iteration for note in read.values())
-        if read[0].sends:
+        whole = all(note.whole for note in read.values())
+        return replace(read[0], iteration=max(note.iteration for note in read.values()), whole=whole)
+
+    def settle(self, agreed: Agreement, rows: int) -> None:
+        """Make this epoch's replicas one; `rows` is what this member has trained in it."""
+        self.rows += rows
+        self._replica.iteration = agreed.iteration
+        if agreed.sends:
             self._send_parameters()
         if self._peers.size > 1:
             self._join_buffers(rows)
-        return all(note.whole for note in read.values())
 
     def _send_parameters(self) -> None:
         started = time.monotonic()
@@ -136,7 +166,7 @@ class Settler:
         hear it; nobody leaves before it has them all.
         """
         state = self._replica.state()
-        mine = NetworkState(residual, {}, state.updater or UpdaterState(), self._rows)
+        mine = NetworkState(residual, {}, state.updater or UpdaterState(), self.rows)
         if self._peers.rank != 0:
             self._hand_in(mine)
             return None
@@ -187,16 +217,10 @@ def _read_thresholds(note: bytes, count: int) -> list[ThresholdState]:
     return states
 
 
-@dataclass(frozen=True, slots=True)
-class _Note:
-    iteration: int
-    sends: bool
-    whole: bool
-
-
-def _read(note: bytes) -> _Note:
+def _read(note: bytes) -> Agreement:
     try:
         values = json.loads(note)
-        return _Note(int(values["iteration"]), bool(values["sends"]), bool(values["whole"]))
+        iteration, stretch = int(values["iteration"]), int(values["stretch"])
+        return Agreement(iteration, bool(values["sends"]), bool(values["whole"]), bool(values["saves"]), stretch)
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"a peer's note cannot be read: {type(error).__name__}: {error}") from error

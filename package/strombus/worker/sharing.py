@@ -4,116 +4,38 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import islice
+from typing import Any
 
-from strombus.compression import Compression, Compressor, warm_up
+from strombus.compression import Compressor, warm_up
 from strombus.data import open_cell
 from strombus.evaluation import Evaluation
 from strombus.executors.base import Member
-from strombus.networks import Network
 from strombus.networks.flat import read_buffers, write_buffers_
 from strombus.networks.parcels import pack_state
-from strombus.partitioning import EqualRepartitioner, Repartitioner
+from strombus.partitioning import EqualRepartitioner
 from strombus.stats import Recorder, where
-from strombus.transport import Keys, Transport, TransportOptions
-from strombus.types import DataSet, Event, MultiDataSet, NetworkState, Partition
-from strombus.worker.bench import Feed
-from strombus.worker.carrying import Carried
+from strombus.transport import Transport
+from strombus.types import Cursor, DataSet, Event, MultiDataSet, Partition
 from strombus.worker.evaluating import evaluate_batches
-from strombus.worker.hooks import TrainingHook
 from strombus.worker.meeting import connected
 from strombus.worker.mixing import Mixer, Pace
 from strombus.worker.peers import Peers
-from strombus.worker.scoring import ScoringWork, score_batches
+from strombus.worker.saving import MemberRecord, Saver, read_records
+from strombus.worker.scoring import score_batches
 from strombus.worker.settling import Settler
+from strombus.worker.sharing_work import MemberResult, SharingWork
 from strombus.worker.step import seed_torch
 
-__all__ = ["MemberResult", "SharingOptions", "SharingWork", "share_training"]
+__all__ = ["share_training"]
 
 _REPORT_EVERY = 0.5
 """Seconds between two reports to the driver."""
 _CHUNK = 2**22
 """Bytes of a state that travel to the driver in one record."""
-
-
-@dataclass(frozen=True)
-class SharingOptions:
-    """How updates are made, exchanged and combined; see `SharedTrainingMaster`.
-
-    Parameters
-    ----------
-    patience : float
-        Seconds to wait for another member.
-    step_patience : float or None
-        Seconds to wait for another member's step once steps are measured; None: see `strombus.worker.mixing.Pace`.
-    pause : float
-        Seconds to sleep in each step, for trials with stragglers.
-    debug : bool
-        Whether each step's compression is reported.
-    """
-
-    combine: Literal["mean", "sum"]
-    max_staleness: int | None
-    compression: Compression
-    transport: str | type[Transport]
-    transport_options: TransportOptions
-    patience: float
-    step_patience: float | None = None
-    pause: float = 0.0
-    debug: bool = False
-
-
-@dataclass(frozen=True)
-class SharingWork:
-    """What all members of a fit know; shared with them once.
-
-    Parameters
-    ----------
-    network : Network
-        With the state that the fit starts from.
-    epochs : range
-    keys : Keys or None
-        What lets a member in; made for this fit.
-    cells : tuple of Partition
-        What each member trains where an engine holds the rows; empty otherwise.
-    validation : ScoringWork or None
-        What the members score after each epoch.
-    waits : bool
-        Whether the driver sees each epoch's network and says whether to go on.
-    carried : Carried or None
-        What an earlier fit has left.
-    """
-
-    network: Network
-    feed: Feed
-    repartitioner: Repartitioner
-    epochs: range
-    options: SharingOptions
-    keys: Keys | None = None
-    cells: tuple[Partition, ...] = ()
-    validation: ScoringWork | None = None
-    waits: bool = False
-    hooks: tuple[TrainingHook, ...] = ()
-    timed: bool = False
-    carried: Carried | None = None
-
-
-@dataclass(frozen=True)
-class MemberResult:
-    """What a member hands in: rank 0 the network's state too.
-
-    Parameters
-    ----------
-    hooks : tuple
-        What each hook's ``state()`` returned.
-    """
-
-    state: NetworkState | None
-    carried: Carried | None
-    hooks: tuple[Any, ...] = ()
 
 
 def share_training(member: Member, work: SharingWork, opened: Any) -> MemberResult:
@@ -170,6 +92,12 @@ class _Training:
         )
         if work.carried is not None:
             self.settler.take_up(work.carried)
+        self.saver = Saver(member, work.saving)
+        self.record: MemberRecord | None = None
+        if work.resumed is not None:
+            self.record = read_records(work.resumed, [member.rank])[0]
+            self.record.load_(self.replica, self.compressor)
+            self.settler.rows = int(self.record.figures["rows"])
         self.pace = Pace(options.patience, options.step_patience)
         self.mixer = Mixer(self.peers, self.compressor, options.combine, options.max_staleness, self.pace)
         self.figures = _Figures()
@@ -210,23 +138,80 @@ class _Training:
         with self.recorder.phase("split"):
             ranges = self.work.cells or feed.ranges(self.work.repartitioner, epoch, self.member.size)
         self.since = time.monotonic()
-        self.mixer.start([feed.sizes(part.rows) for part in ranges])
-        seed_torch(self.replica, feed.seed, epoch, rank)
-        rows, mine_whole = 0, True
+        self._seed(epoch)
+        sizes = [feed.sizes(part.rows) for part in ranges]
+        steps, taken, ends = max(map(len, sizes)), self._begun(epoch), False
+        before = rows = self._rows_before(epoch)
         with closing(self._batches(epoch, ranges[rank])) as batches:
-            for batch in batches:
-                self._hear()
-                if self.told_to_stop:
-                    mine_whole = False
-                    break
-                self._step(epoch, batch)
-                rows += batch.examples
-        with self.recorder.phase("epoch_end"):
-            note = self.settler.note(mine_whole)
-            whole = self.settler.settle(note, self.mixer.finish(note), rows)
-        figures = self._validate() if whole else {}
-        self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started, "whole": whole})
-        return whole
+            while not ends:
+                first, taken = taken, taken + self.saver.stretch(steps - taken)
+                self.mixer.start([mine[first:taken] for mine in sizes])
+                trained, mine_whole = self._stretch(epoch, islice(batches, taken - first))
+                rows, ends = rows + trained, taken >= steps
+                with self.recorder.phase("epoch_end" if ends else "meet"):
+                    met = time.monotonic()
+                    note = self.settler.note(mine_whole, *self.saver.plan(taken - first, epoch, ends))
+                    agreed = self.settler.agree(note, self.mixer.finish(note))
+                    ends |= not agreed.whole
+                    if ends:
+                        self.settler.settle(agreed, rows)
+                if not ends:
+                    if agreed.saves:
+                        self._save(epoch, ranges[rank], agreed.iteration, taken, rows, rows - before)
+                    self.saver.go_on(agreed.stretch, met, agreed.saves)
+        figures = self._validate() if agreed.whole else {}
+        self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started, "whole": agreed.whole})
+        met = time.monotonic()
+        if agreed.saves and agreed.whole:
+            self._save(epoch + 1, None, agreed.iteration)
+        self.saver.go_on(agreed.stretch, met, agreed.saves)
+        return agreed.whole
+
+    def _rows_before(self, epoch: int) -> int:
+        """Return the rows of an epoch that this member had trained when the fit was cut off."""
+        return int(self.record.figures["epoch_rows"]) if self.record is not None and self.work.feed.done(epoch) else 0
+
+    def _seed(self, epoch: int) -> None:
+        """Start an epoch's random numbers, or go on with those of one that was cut off."""
+        feed, rank = self.work.feed, self.member.rank
+        done = feed.done(epoch)
+        if done and self.record is not None:
+            self.record.seed()
+        else:
+            seed_torch(self.replica, feed.seed, epoch, rank, *([done] if done else []))
+
+    def _begun(self, epoch: int) -> int:
+        """Return the steps of an epoch of cells that were taken before; of other rows those were cut out."""
+        return self.work.feed.done(epoch) if self.work.cells else 0
+
+    def _stretch(self, epoch: int, batches: Iterator[DataSet | MultiDataSet]) -> tuple[int, bool]:
+        """Take the steps until the members meet; return the rows, and whether it was not told to stop before."""
+        rows = 0
+        for batch in batches:
+            self._hear()
+            if self.told_to_stop:
+                return rows, False
+            self._step(epoch, batch)
+            rows += batch.examples
+        return rows, True
+
+    def _save(
+        self, epoch: int, part: Partition | None, step: int, taken: int = 0, rows: int = 0, examples: int = 0
+    ) -> None:
+        """Write what this member goes on from, within `epoch` or (part None) at its start.
+
+        `taken` are the epoch's steps, `rows` those that this member has trained of it, `examples` in this fit.
+        """
+        feed, cursor, steps = self.work.feed, Cursor(epoch), 0
+        if part is not None:
+            left = (feed.rest(part, epoch, taken),) if self.cell is None else ()
+            begun = self._begun(epoch)
+            cursor = Cursor(epoch, feed.done(epoch) + taken - begun, self.member.size, left)
+            steps = len(feed.sizes(part.rows)[begun:taken])
+        with self.recorder.phase("checkpoint"):
+            record = MemberRecord.of(self.replica, self.compressor, self.settler.rows, rows)
+            figures = {"step": step, "examples": examples, "minibatches": steps}
+            self.saver.save(self.work.network, self.replica, record, cursor, **figures)
 
     def _batches(self, epoch: int, part: Partition) -> Generator[DataSet | MultiDataSet]:
         if not part.rows:
@@ -237,7 +222,7 @@ class _Training:
                 stack.callback(reader.close)
                 batches = iter(reader)
             else:
-                batches = self.work.feed.of_cell(self.cell, epoch, part.rank)
+                batches = islice(self.work.feed.of_cell(self.cell, epoch, part.rank), self._begun(epoch), None)
             while True:
                 with self.recorder.phase("data_wait"):
                     batch = next(batches, None)

@@ -12,7 +12,7 @@ import strombus as sb
 from strombus.callbacks import FitPlan, ProgressBar
 from strombus.errors import TaskError
 from strombus.executors.local import LocalExecutor
-from strombus.masters.base import Progress
+from strombus.masters.job import Progress
 
 
 class Noted(sb.Callback):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from strombus.callbacks.base import Callback, EpochRecord
-from strombus.masters.base import Progress
+from strombus.masters.job import Progress
 from strombus.types import WorkerReport
 
 __all__ = ["Entry", "MetricLogger"]

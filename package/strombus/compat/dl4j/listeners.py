@@ -7,7 +7,7 @@ from typing import Any
 
 from strombus.callbacks import Callback, EpochRecord, FitPlan
 from strombus.errors import ConfigurationError
-from strombus.masters.base import Progress
+from strombus.masters.job import Progress
 from strombus.networks import Network
 
 __all__ = ["TrainingListener", "read_listeners"]

@@ -1,0 +1,150 @@
+"""What a master is given to train, and whom it tells how that goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from strombus.data import NativeCollection, Source
+from strombus.executors.base import Executor
+from strombus.networks import Network
+from strombus.runs import Checkpoint, Saving
+from strombus.stats import TrainingStats
+from strombus.types import Cursor, NetworkState, WorkerReport
+
+__all__ = ["Observer", "Progress", "SavedByMembers", "TrainingJob"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the driver knows after a round.
+
+    Parameters
+    ----------
+    epoch, round : int
+        Both from zero.
+    examples, minibatches : int
+        Of this round, over all workers.
+    iteration : int
+        Minibatches on the longest worker's path since the network was made.
+    score : float
+        Mean loss of the workers' last minibatches, weighted by their counts.
+    figures : mapping of str to float
+        What else there is to know, such as the compression of shared training.
+    workers : tuple of WorkerReport
+        Who trained this round: all that had rows in averaging, the one that reports in shared training.
+    """
+
+    epoch: int
+    round: int
+    examples: int
+    minibatches: int
+    iteration: int
+    score: float
+    figures: Mapping[str, float] = field(default_factory=dict)
+    workers: tuple[WorkerReport, ...] = ()
+
+
+@dataclass(frozen=True)
+class SavedByMembers:
+    """A checkpoint of which every member has written its part.
+
+    Parameters
+    ----------
+    step : int
+    cursor : Cursor
+    examples, minibatches : int
+        Trained of the cursor's epoch in this fit, over all members.
+    files : mapping of str to mapping
+        Size and hash of each file.
+    members : tuple of str
+        Each rank's file.
+    error : str
+        What went wrong, where something did.
+    """
+
+    step: int
+    cursor: Cursor
+    examples: int
+    minibatches: int
+    files: Mapping[str, Mapping[str, Any]]
+    members: tuple[str, ...]
+    error: str = ""
+
+
+class Observer(Protocol):
+    """Who is told how training goes; runs on the driver."""
+
+    def on_round(self, progress: Progress) -> bool:
+        """Take note of a round that has ended; return True to stop as soon as it can be done.
+
+        What was trained by then counts. An epoch of which rows are left is not told of.
+        """
+
+    def checkpoint_is_due(self) -> bool:
+        """Say whether `on_checkpoint` should be called for the state after the round that was told of last."""
+
+    def on_checkpoint(self, state: NetworkState, cursor: Cursor) -> None:
+        """Keep what training can go on from; `cursor` lies within an epoch."""
+
+    def on_saved(self, saved: SavedByMembers) -> None:
+        """Complete a checkpoint that the workers have written, where the master has them do so."""
+
+    def on_epoch(
+        self,
+        epoch: int,
+        state: NetworkState | None,
+        validation: Mapping[str, float] | None = None,
+        seconds: float | None = None,
+    ) -> bool:
+        """Take note of an epoch that has ended; return True to stop.
+
+        Parameters
+        ----------
+        state : NetworkState or None
+            None where the observer does not wait (`TrainingJob.waits`) and the state stayed with the workers.
+        validation : mapping, optional
+            Figures of a master that validates by itself.
+        seconds : float, optional
+            What the epoch took where it was trained, for a master that hears of it later.
+        """
+
+
+@dataclass
+class TrainingJob:
+    """One call of ``fit``, as a master sees it.
+
+    `source` is readable by every worker, or a collection that the executor's engine holds.
+
+    Parameters
+    ----------
+    validation : Source or None
+        For a master that validates by itself (`TrainingMaster.validates`), what to score after each epoch.
+    waits : bool
+        Whether the observer needs each epoch's state, or may stop the fit after it.
+    carried : object
+        What the last fit of the same trainer and master left for the next one, and what this one leaves.
+    cursor : Cursor or None
+        Where in its first epoch training goes on; None: at the epoch's start.
+    saving : Saving or None
+        For a master whose workers write checkpoints, when and where.
+    resumed : Checkpoint or None
+        For such a master, the one that training goes on from.
+    """
+
+    network: Network
+    source: Source | NativeCollection
+    executor: Executor
+    workers: int
+    epochs: int
+    seed: int
+    observer: Observer
+    first_epoch: int = 0
+    stats: TrainingStats = field(default_factory=TrainingStats)
+    validation: Source | None = None
+    waits: bool = True
+    carried: Any = None
+    cursor: Cursor | None = None
+    saving: Saving | None = None
+    resumed: Checkpoint | None = None

@@ -1,0 +1,102 @@
+"""What the members of a gang are told before they train together, and what they hand in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from strombus.compression import Compression
+from strombus.networks import Network
+from strombus.partitioning import Repartitioner
+from strombus.runs import Checkpoint, Saving
+from strombus.transport import Keys, Transport, TransportOptions
+from strombus.types import NetworkState, Partition
+from strombus.worker.bench import Feed
+from strombus.worker.carrying import Carried
+from strombus.worker.hooks import TrainingHook
+from strombus.worker.scoring import ScoringWork
+
+__all__ = ["MemberResult", "SharingOptions", "SharingWork"]
+
+
+@dataclass(frozen=True)
+class SharingOptions:
+    """How updates are made, exchanged and combined; see `SharedTrainingMaster`.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds to wait for another member.
+    step_patience : float or None
+        Seconds to wait for another member's step once steps are measured; None: see `strombus.worker.mixing.Pace`.
+    pause : float
+        Seconds to sleep in each step, for trials with stragglers.
+    debug : bool
+        Whether each step's compression is reported.
+    """
+
+    combine: Literal["mean", "sum"]
+    max_staleness: int | None
+    compression: Compression
+    transport: str | type[Transport]
+    transport_options: TransportOptions
+    patience: float
+    step_patience: float | None = None
+    pause: float = 0.0
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class SharingWork:
+    """What all members of a fit know; shared with them once.
+
+    Parameters
+    ----------
+    network : Network
+        With the state that the fit starts from.
+    epochs : range
+    keys : Keys or None
+        What lets a member in; made for this fit.
+    cells : tuple of Partition
+        What each member trains where an engine holds the rows; empty otherwise.
+    validation : ScoringWork or None
+        What the members score after each epoch.
+    waits : bool
+        Whether the driver sees each epoch's network and says whether to go on.
+    carried : Carried or None
+        What an earlier fit has left.
+    saving : Saving or None
+        When and where the members write checkpoints.
+    resumed : Checkpoint or None
+        What each member goes on from: its own state in it.
+    """
+
+    network: Network
+    feed: Feed
+    repartitioner: Repartitioner
+    epochs: range
+    options: SharingOptions
+    keys: Keys | None = None
+    cells: tuple[Partition, ...] = ()
+    validation: ScoringWork | None = None
+    waits: bool = False
+    hooks: tuple[TrainingHook, ...] = ()
+    timed: bool = False
+    carried: Carried | None = None
+    saving: Saving | None = None
+    resumed: Checkpoint | None = None
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """What a member hands in: rank 0 the network's state too.
+
+    Parameters
+    ----------
+    hooks : tuple
+        What each hook's ``state()`` returned.
+    """
+
+    state: NetworkState | None
+    carried: Carried | None
+    hooks: tuple[Any, ...] = ()
