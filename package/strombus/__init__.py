@@ -26,7 +26,7 @@ _WHERE = {
     "EvaluationBinary": "strombus.evaluation",
     "EvaluationCalibration": "strombus.evaluation",
     "Executor": "strombus.executors.base",
-    "FitResult": "strombus.fitting",
+    "FitResult": "strombus.fit_result",
     "FixedThresholdAlgorithm": "strombus.compression",
     "MultiDataSet": "strombus.types",
     "MultiLayerNetwork": "strombus.networks",
@@ -124,7 +124,7 @@ if TYPE_CHECKING:
         ROCMultiClass,
     )
     from strombus.executors.base import Executor
-    from strombus.fitting import FitResult
+    from strombus.fit_result import FitResult
     from strombus.masters.base import TrainingMaster
     from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
     from strombus.masters.shared_training import SharedTrainingMaster

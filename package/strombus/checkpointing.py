@@ -43,6 +43,8 @@ _FREE = {
         "transportOptions",
         "timeout",
         "stepTimeout",
+        "maxFailures",
+        "minWorkers",
         "debugLongerIterations",
         "encodingDebugMode",
     },
@@ -148,8 +150,13 @@ class Keeper:
 
     # -- the start
 
-    def agree(self, facts: Mapping[str, Any]) -> int | None:
+    def agree(self, facts: Mapping[str, Any]) -> int:
         """Write ``config.json``, or compare with the one that is there; return the seed that the run began with.
+
+        Parameters
+        ----------
+        facts : mapping
+            ``seed``, the one to begin with, and what else was found out since the settings were known.
 
         Raises
         ------
@@ -160,7 +167,7 @@ class Keeper:
         before = self.run.read(CONFIG)
         if before is None:
             self.run.write(CONFIG, settings)
-            return None
+            return int(facts["seed"])
         found = differences(before, settings)
         if found and not self._accepts:
             raise RunError(
@@ -171,7 +178,7 @@ class Keeper:
             warnings.warn(f"the run {self.run.name!r} goes on with {'; '.join(found)}", StrombusWarning, stacklevel=2)
             self.run.write(CONFIG, {**settings, "seed": before.get("seed")})
         seed = before.get("seed")
-        return seed if type(seed) is int and seed >= 0 else None
+        return seed if type(seed) is int and seed >= 0 else int(facts["seed"])
 
     def find(
         self, network: Network, callbacks: Sequence[Callback], layout: str, workers: int | None

@@ -10,6 +10,7 @@ __all__ = [
     "GangError",
     "GangTimeout",
     "GangUnavailable",
+    "MemberLost",
     "MissingDataError",
     "NonFiniteError",
     "PeerLost",
@@ -90,6 +91,10 @@ class TaskError(ExecutorError):
 
 class GangError(TaskError):
     """A member of a gang failed; `part` is its rank."""
+
+
+class MemberLost(GangError):
+    """A member of a gang died, or was given up because it said nothing; `part` is its rank."""
 
 
 class WireError(DataError):

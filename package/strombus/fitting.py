@@ -1,4 +1,4 @@
-"""One fit from data to result: open the data, let the master train, keep the books, tell the callbacks."""
+"""One fit from data to result: open the data, let the master train, and again where workers were lost."""
 
 from __future__ import annotations
 
@@ -6,68 +6,39 @@ import logging
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
-from strombus.callbacks import Callback, EpochRecord, FitPlan
-from strombus.checkpointing import Keeper, Snapshot, layout_of
+from strombus.callbacks import Callback, FitPlan
+from strombus.checkpointing import Keeper, layout_of
 from strombus.data import NativeCollection, Source, count_objects, open_source
-from strombus.errors import DataError, EmptyDataError, StrombusWarning
+from strombus.errors import ConfigurationError, DataError, EmptyDataError, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
+from strombus.fit_result import FitResult
 from strombus.masters.base import TrainingMaster
-from strombus.masters.job import Progress, SavedByMembers, TrainingJob
+from strombus.masters.job import TrainingJob
 from strombus.networks import Network
+from strombus.observing import Books
 from strombus.runs import Checkpoint
 from strombus.stats import Recorder, TrainingStats
-from strombus.types import Cursor, NetworkState
+from strombus.types import Cursor
 
-__all__ = ["Fit", "FitResult"]
+__all__ = ["Fit"]
 
 logger = logging.getLogger(__name__)
 
 Readable = Source | NativeCollection
 
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a fit came to.
-
-    Parameters
-    ----------
-    network : Network
-        The trained network, the one the trainer holds.
-    epochs : tuple of EpochRecord
-    examples, minibatches : int
-        Trained in this fit, over all workers and epochs.
-    seconds : float
-    seed : int
-        The seed that governed the fit; give it as ``rng_seed`` to repeat it.
-    stats : TrainingStats
-        Timed phases; empty unless ``collect_training_stats``.
-    stopped_by : str or None
-        The class of the callback that said that the fit should end.
-    """
-
-    network: Network
-    epochs: tuple[EpochRecord, ...]
-    examples: int
-    minibatches: int
-    seconds: float
-    seed: int
-    stats: TrainingStats = field(repr=False)
-    stopped_by: str | None = None
-
-    @property
-    def score(self) -> float:
-        """The last epoch's score; NaN when nothing was trained."""
-        return self.epochs[-1].score if self.epochs else float("nan")
+_COMING_BACK = 5.0
+"""Seconds in which an engine may have started a lost worker again; then those left go on without it."""
+_LOOK = 0.2
+"""Seconds between two looks at how many are there."""
 
 
 class Fit:
-    """One call of ``Trainer.fit``; the master's `Observer`.
+    """One call of ``Trainer.fit``.
 
     Parameters
     ----------
@@ -96,26 +67,27 @@ class Fit:
         keeper: Keeper | None = None,
         carried: Any = None,
     ) -> None:
-        self.trainer, self.keeper = trainer, keeper
-        self.carried = carried
+        if keeper is None and master.recovery().max_failures:
+            raise ConfigurationError("max_failures needs checkpoints to go on from: give the fit a name")
+        self.trainer, self.keeper, self.carried = trainer, keeper, carried
         self.network, self.master, self.executor = network, master, executor
-        self.callbacks, self.validate = callbacks, validate
         self.stats = TrainingStats()
         self.seed = master.rng_seed if master.rng_seed is not None else secrets.randbits(31)
         self._recorder = Recorder(master.collect_training_stats, stats=self.stats)
         if master.collect_training_stats:
             self.stats.about |= {"backend": executor.name, "master": master.name}
+        self._validate = validate
         self._validation: Readable | None = None
-        self._records: list[EpochRecord] = []
-        self._iteration = network.iteration
-        self._trained = [0, 0]  # examples and minibatches of all epochs
-        self._stopped_by: str | None = None
-        self._fault: Exception | None = None
-        self._start = time.perf_counter()
-        self._seconds = 0.0  # that the fit had taken when it was cut off
-        self._cursor: Cursor | None = None
-        self._begun = (0, 0)  # examples and minibatches of the cursor's epoch by then
-        self._start_epoch()
+        self._failures: list[str] = []
+        self._books = Books(
+            network, callbacks, self._recorder, self._figures, keeper, keeps_epochs=not master.writes_checkpoints
+        )
+
+    def _figures(self) -> Mapping[str, float]:
+        if self._validation is None:
+            return {}
+        with self._recorder.phase("validate"):
+            return self._validate(self._validation)
 
     def run(self, data: Any, epochs: int, validation: Any) -> FitResult:
         """Train and return what it came to; the network has the last epoch's parameters."""
@@ -133,15 +105,17 @@ class Fit:
                         raise EmptyDataError("the validation data holds no examples")
                     _check_labels(self._validation, "the validation data")
                 self._train(source, epochs)
+        books = self._books
         return FitResult(
             self.network,
-            tuple(self._records),
-            self._trained[0],
-            self._trained[1],
-            self._elapsed(),
+            tuple(books.records),
+            books.trained[0],
+            books.trained[1],
+            books.seconds,
             self.seed,
             self.stats,
-            self._stopped_by,
+            books.stopped_by,
+            tuple(self._failures),
         )
 
     def _open(self, data: Any, native: bool = True) -> AbstractContextManager[Readable]:
@@ -184,100 +158,89 @@ class Fit:
             logger.warning("nothing was trained: the data holds no examples")
             return
         _check_labels(source, "the data")
-        workers, first_epoch, end = self._workers(), self.network.epoch, self.network.epoch + epochs
-        resumed = None if self.keeper is None else self._go_on(self.keeper, source, rows, workers)
-        saves = self.keeper is not None and self.master.writes_checkpoints
-        job = TrainingJob(
+        workers, span = self._workers(), range(self.network.epoch, self.network.epoch + epochs)
+        if self.keeper is not None:
+            facts = {"backend": self.executor.name, "workers": workers, "examples": rows, "seed": self.seed}
+            self.seed = self.keeper.agree(facts)
+        while (lost := self._attempt(self._job(source, workers, span), rows)) is not None:
+            self._failures.append(str(lost))
+            workers = self._workers_left(workers, lost)
+            logger.warning("attempt %d goes on with %d workers: %s", len(self._failures) + 1, workers, lost)
+
+    def _job(self, source: Readable, workers: int, span: range) -> TrainingJob:
+        """Return what is to be done of the epochs `span`: all, or what an earlier attempt has left."""
+        keeper, saves = self.keeper, self.master.writes_checkpoints
+        checkpoint = None if keeper is None else self._go_on(keeper, source, workers)
+        cursor = self._books.cursor or Cursor(span.start)
+        return TrainingJob(
             self.network,
             source,
             self.executor,
             workers=workers,
-            epochs=end - (first_epoch if self._cursor is None else self._cursor.epoch),
+            epochs=span.stop - cursor.epoch,
             seed=self.seed,
-            observer=self,
-            first_epoch=first_epoch if self._cursor is None else self._cursor.epoch,
+            observer=self._books,
+            first_epoch=cursor.epoch,
             stats=self.stats,
             validation=self._validation if self.master.validates and isinstance(self._validation, Source) else None,
-            waits=not all(callback.passive for callback in self.callbacks),
+            waits=not all(callback.passive for callback in self._books.callbacks),
             carried=self.carried,
-            cursor=self._cursor,
-            saving=self.keeper.saving(first_epoch) if self.keeper is not None and saves else None,
-            resumed=resumed if saves else None,
+            cursor=cursor,
+            saving=keeper.saving(span.start) if keeper is not None and saves else None,
+            resumed=checkpoint if saves else None,
         )
-        with ExitStack() as stack:
-            plan = FitPlan(
-                job.epochs,
-                rows,
-                job.workers,
-                self.executor.name,
-                trainer=self.trainer,
-                validation=self._validation,
-                run=None if self.keeper is None else self.keeper.run,
-                seed=self.seed,
-            )
-            for callback in self.callbacks:
-                with self._calling(callback, "on_fit_start"):
-                    callback.on_fit_start(plan)
-                stack.callback(self._end, callback)
-            self._started = time.perf_counter()
+
+    def _go_on(self, keeper: Keeper, source: Readable, workers: int) -> Checkpoint | None:
+        """Go on where an earlier attempt was cut off, in this process or another."""
+        native = isinstance(source, NativeCollection)
+        layout = layout_of(source.counts(self.executor) if native else source.blocks())  # type: ignore[union-attr]
+        found = keeper.find(self.network, self._books.callbacks, layout, workers if native else None)
+        if found is None:
+            return None
+        self._books.go_on(found[1])
+        return found[0]
+
+    def _attempt(self, job: TrainingJob, rows: int) -> Exception | None:
+        """Train; return the error after which another attempt is made."""
+        plan = FitPlan(
+            job.epochs,
+            rows,
+            job.workers,
+            self.executor.name,
+            trainer=self.trainer,
+            validation=self._validation,
+            run=None if self.keeper is None else self.keeper.run,
+            seed=self.seed,
+        )
+        lost: Exception | None = None
+        with self._books.told(plan):
             if self._recorder.enabled:
                 self.stats.about["workers"] = job.workers
             try:
+                self._books.keep_start()
                 if job.epochs:
                     with self._recorder.phase("train"):
                         state = self.master.train(job)
                     self.network.load_state(state)
                     self.carried = job.carried
             except Exception as error:
-                self._fail(error)
+                if not self._tries_again(error):
+                    self.carried = None
+                    self._books.fail(error)
+                lost = error
             iteration = self.network.iteration
         if self.network.iteration != iteration:  # a callback has put another state into it
             self.carried = None
+        return lost
 
-    def _go_on(self, keeper: Keeper, source: Readable, rows: int, workers: int) -> Checkpoint | None:
-        """Agree with what the run directory says of the fit; go on where an earlier process was cut off."""
-        native = not isinstance(source, Source)
-        facts = {"backend": self.executor.name, "workers": workers, "examples": rows, "seed": self.seed}
-        seed = keeper.agree(facts)
-        if seed is not None:
-            self.seed = seed
-        layout = layout_of(source.counts(self.executor) if isinstance(source, NativeCollection) else source.blocks())
-        found = keeper.find(self.network, self.callbacks, layout, workers if native else None)
-        if found is None:
-            return None
-        checkpoint, past = found
-        self._records, self._trained, self._seconds = list(past.records), list(past.trained), past.seconds
-        self._iteration, self._cursor = past.iteration, past.cursor
-        self._examples, self._minibatches = self._begun = past.examples, past.minibatches
-        return checkpoint
-
-    @contextmanager
-    def _calling(self, callback: Callback, method: str) -> Iterator[None]:
-        """Note on an error of a callback whose it is, and keep it: engines may wrap it in errors of their own."""
-        try:
-            yield
-        except Exception as error:
-            error.add_note(f"raised by {type(callback).__name__}.{method}, a callback of this fit")
-            self._fault = error
-            raise
-
-    def _end(self, callback: Callback) -> None:
-        with self._calling(callback, "on_fit_end"):
-            callback.on_fit_end()
-
-    def _fail(self, error: Exception) -> None:
-        """Tell the callbacks of an error, and raise it unless one of them takes it for the fit's end."""
-        told, takers = self._fault or error, []
-        self.carried = None
-        for callback in self.callbacks:
-            with self._calling(callback, "on_error"):
-                if callback.on_error(told) is True:
-                    takers.append(type(callback).__name__)
-        if self._fault is not None:
-            raise self._fault
-        if not takers:
-            raise error
-        self._stopped_by = takers[0]
+    def _tries_again(self, error: Exception) -> bool:
+        """Say whether `error` is the loss of a worker, and another attempt may be made."""
+        return (
+            self.keeper is not None
+            and isinstance(error, MemberLost)
+            and not self._books.callback_failed
+            and len(self._failures) < self.master.recovery().max_failures
+        )
 
     def _workers(self) -> int:
         count = self.master.count_workers(self.executor.capacity())
@@ -288,105 +251,25 @@ class Fit:
             )
         return count or 1
 
-    # -- what the master tells -------------------------------------------------------------------
+    def _workers_left(self, wanted: int, lost: Exception) -> int:
+        """Return how many workers the next attempt has: as many as before where they come back soon, or those left.
 
-    def on_round(self, progress: Progress) -> bool:
-        """Add a round to the epoch's figures, and ask the callbacks whether to stop."""
-        if self.keeper is not None:
-            self.keeper.run.check()
-        self._examples += progress.examples
-        self._minibatches += progress.minibatches
-        self._trained[0] += progress.examples
-        self._trained[1] += progress.minibatches
-        self._iteration = progress.iteration
-        self._score = self.network.score = progress.score
-        for callback in self.callbacks:
-            with self._calling(callback, "on_round"):
-                self._heed(callback, callback.on_round(progress))
-        return self._stopped_by is not None
-
-    def checkpoint_is_due(self) -> bool:
-        """Say whether the run directory should get a checkpoint of where training stands."""
-        return self.keeper is not None and self.keeper.is_due(self._iteration)
-
-    def on_checkpoint(self, state: NetworkState, cursor: Cursor) -> None:
-        """Write a checkpoint from within an epoch."""
-        assert self.keeper is not None
-        self.keeper.write(
-            self.network, state, self._snapshot(cursor, state.iteration, self._examples, self._minibatches)
-        )
-
-    def on_saved(self, saved: SavedByMembers) -> None:
-        """Complete a checkpoint whose files the workers have written."""
-        assert self.keeper is not None
-        goes_on = self._cursor is not None and self._cursor.epoch == saved.cursor.epoch
-        before = self._begun if goes_on else (0, 0)
-        examples, minibatches = before[0] + saved.examples, before[1] + saved.minibatches
-        self.keeper.complete(self._snapshot(saved.cursor, saved.step, examples, minibatches), saved)
-
-    def _snapshot(self, cursor: Cursor, iteration: int, examples: int = 0, minibatches: int = 0) -> Snapshot:
-        """Return how far the fit has come, with what was trained of the cursor's epoch."""
-        trained = (
-            examples + sum(record.examples for record in self._records),
-            minibatches + sum(record.minibatches for record in self._records),
-        )
-        return Snapshot(cursor, iteration, examples, minibatches, trained, self._elapsed(), tuple(self._records))
-
-    def _elapsed(self) -> float:
-        return self._seconds + time.perf_counter() - self._start
-
-    def _heed(self, callback: Callback, stop: bool | None) -> None:
-        """Keep the first callback that has ended the fit."""
-        if stop is True and self._stopped_by is None:
-            self._stopped_by = type(callback).__name__
-
-    def on_epoch(
-        self,
-        epoch: int,
-        state: NetworkState | None,
-        validation: Mapping[str, float] | None = None,
-        seconds: float | None = None,
-    ) -> bool:
-        """Give the network the epoch's parameters, validate, and ask the callbacks whether to stop."""
-        if state is not None:
-            self.network.load_state(state)
-        self.network.epoch = epoch + 1
-        if validation is None and self._validation is not None:
-            with self._recorder.phase("validate"):
-                validation = self.validate(self._validation)
-        record = EpochRecord(
-            epoch=epoch + 1,
-            iteration=self._iteration if state is None else state.iteration,
-            examples=self._examples,
-            minibatches=self._minibatches,
-            score=self._score,
-            seconds=time.perf_counter() - self._started if seconds is None else seconds,
-            validation=validation or {},
-        )
-        self._records.append(record)
-        self._note(record)
-        self._start_epoch()
-        for callback in self.callbacks:
-            with self._calling(callback, "on_epoch_end"):
-                self._heed(callback, callback.on_epoch_end(record))
-        if state is not None and not self.master.writes_checkpoints and self._stopped_by is None:
-            self._keep_epoch(epoch, state)
-        return self._stopped_by is not None
-
-    def _keep_epoch(self, epoch: int, state: NetworkState) -> None:
-        if self.keeper is not None and self.keeper.epoch_is_due(len(self._records), state.iteration):
-            self.keeper.write(self.network, state, self._snapshot(Cursor(epoch + 1), state.iteration))
-
-    def _note(self, record: EpochRecord) -> None:
-        """Keep an epoch's figures with the timed phases."""
-        names = ("epoch", "iteration", "examples", "minibatches", "score", "validation")
-        began = time.time() - (time.perf_counter() - self._started)
-        self._recorder.note("epoch", began, record.seconds, {name: getattr(record, name) for name in names})
-
-    def _start_epoch(self) -> None:
-        self._examples = self._minibatches = 0
-        self._score = float("nan")
-        self._started = time.perf_counter()
+        Raises the error again when fewer than `min_workers` are there in time.
+        """
+        recovery, started = self.master.recovery(), time.monotonic()
+        least = min(wanted, recovery.min_workers)
+        while True:
+            slots = self.executor.capacity().slots
+            there, waited = wanted if slots is None else min(wanted, slots), time.monotonic() - started
+            if there == wanted or (there >= least and waited > _COMING_BACK):
+                return there
+            if waited > recovery.timeout:
+                lost.add_note(
+                    f"no other attempt was made: {there} workers are there after {waited:.0f} s (option `timeout`), "
+                    f"wanted {least} (option `min_workers`)"
+                )
+                raise lost
+            time.sleep(_LOOK)
 
 
 def _check_labels(source: Readable, what: str) -> None:

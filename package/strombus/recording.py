@@ -16,7 +16,7 @@ import fsspec
 from strombus.checkpointing import differences, read_record
 from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning
 from strombus.files import join
-from strombus.fitting import FitResult
+from strombus.fit_result import FitResult
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
 from strombus.runs import RESULT, FinishedRun, Run

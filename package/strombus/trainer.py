@@ -16,7 +16,8 @@ from strombus.evaluation.request import Request
 from strombus.executors import resolve
 from strombus.executors.base import Executor
 from strombus.executors.local import LocalExecutor
-from strombus.fitting import Fit, FitResult
+from strombus.fit_result import FitResult
+from strombus.fitting import Fit
 from strombus.inference import Inference
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network

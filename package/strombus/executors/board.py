@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from strombus.errors import GangError, GangTimeout, PeerLost
+from strombus.errors import GangError, GangTimeout, MemberLost, PeerLost
 from strombus.executors.base import Control
 from strombus.executors.calls import Failure
 from strombus.executors.members import BEAT, GRACE, LEASE, Message, Superseded, Ticket, plain
@@ -270,13 +270,15 @@ class Board:
         if self._lost:
             rank, reason = next(iter(self._lost.items()))
             where = self.places.get(rank, "its worker")
-            return GangError(f"member {rank} on {where} was lost: {reason}", rank)
+            return MemberLost(f"member {rank} on {where} was lost: {reason}", rank)
         # Who misses a peer tells of it, but the peer's own failure, told a moment later, is the cause.
         known = self._failures or failures or {}
         ordered = sorted(known.values(), key=lambda one: (one.stopped, one.name == PeerLost.__name__))
         failure = ordered[0]
         richer = (failures or {}).get(failure.part or 0, failure)
-        error = richer.to_error(GangError, "member")
+        # Where nobody knows more than that a peer says nothing, it hangs.
+        kind = MemberLost if failure.name == PeerLost.__name__ else GangError
+        error = richer.to_error(kind, "member")
         assert isinstance(error, GangError)
         return error
 

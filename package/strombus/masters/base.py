@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from strombus.data import NativeCollection, Source
 from strombus.errors import ConfigurationError, StrombusWarning
-from strombus.masters.job import TrainingJob
+from strombus.masters.job import Recovery, TrainingJob
 from strombus.partitioning import (
     DefaultRepartitioner,
     EqualRepartitioner,
@@ -280,6 +280,10 @@ class TrainingMaster(BaseModel, ABC):
     def count_workers(self, capacity: Capacity) -> int | None:
         """Return how many workers train on a backend of this capacity; None where neither side says."""
         return self.workers or capacity.slots
+
+    def recovery(self) -> Recovery:
+        """Return what is done when workers are lost; nothing, where the engine runs their tasks again."""
+        return Recovery()
 
     @abstractmethod
     def train(self, job: TrainingJob) -> NetworkState:

@@ -13,7 +13,7 @@ from strombus.runs import Checkpoint, Saving
 from strombus.stats import TrainingStats
 from strombus.types import Cursor, NetworkState, WorkerReport
 
-__all__ = ["Observer", "Progress", "SavedByMembers", "TrainingJob"]
+__all__ = ["Observer", "Progress", "Recovery", "SavedByMembers", "TrainingJob"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,25 @@ class Observer(Protocol):
         seconds : float, optional
             What the epoch took where it was trained, for a master that hears of it later.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What is done when workers are lost that the engine does not make good.
+
+    Parameters
+    ----------
+    max_failures : int
+        Times that a fit goes on from its last checkpoint.
+    min_workers : int
+        With at least as many.
+    timeout : float
+        Seconds to wait for these.
+    """
+
+    max_failures: int = 0
+    min_workers: int = 1
+    timeout: float = 0.0
 
 
 @dataclass

@@ -28,7 +28,7 @@ from strombus.masters.base import TrainingMaster, explain, make_named
 from strombus.masters.dl4j_files import algorithm_type, from_dl4j
 from strombus.masters.feeding import cells_for_members, feed_of
 from strombus.masters.gang_watch import GangWatch
-from strombus.masters.job import TrainingJob
+from strombus.masters.job import Recovery, TrainingJob
 from strombus.partitioning import Repartitioner
 from strombus.runs import Checkpoint
 from strombus.stats import Recorder
@@ -88,6 +88,11 @@ class SharedTrainingMaster(TrainingMaster):
     step_timeout : float, optional
         Seconds to wait for another member's step, in an epoch's later steps. By default 20 times the longest step so
         far, at least 10 s and at most `timeout`; raise it where hooks or data pause for longer now and then.
+    max_failures : int
+        Times that a fit with a name goes on from its last checkpoint after a member was lost; 0 ends it with the error.
+        It has as many members as before where the engine starts the lost one again within seconds, else those left.
+    min_workers : int
+        Fewest members that it goes on with; they are waited for up to `timeout` seconds.
     **options
         See `TrainingMaster`. In the "Direct" approach each worker gets its rows from the engine once and keeps them in
         its memory for the whole fit; validation data that an engine holds is exported in either.
@@ -114,6 +119,8 @@ class SharedTrainingMaster(TrainingMaster):
     encoding_debug_mode: bool = False
     timeout: float = Field(default=120.0, gt=0)
     step_timeout: float | None = Field(default=None, gt=0)
+    max_failures: int = Field(default=0, ge=0)
+    min_workers: int = Field(default=1, ge=1)
 
     def __init__(self, *, updates_threshold: float | None = None, **options: Any) -> None:
         if updates_threshold is not None:
@@ -189,6 +196,10 @@ class SharedTrainingMaster(TrainingMaster):
         wanted = self.workers_per_node * max(1, len(capacity.hosts))
         return wanted if capacity.slots is None else min(wanted, capacity.slots)
 
+    def recovery(self) -> Recovery:
+        """Return what is done when members are lost; see `max_failures` and `min_workers`."""
+        return Recovery(self.max_failures, self.min_workers, self.timeout)
+
     def compression(self) -> Compression:
         """Return how updates are compressed."""
         return Compression(
@@ -231,9 +242,9 @@ class SharedTrainingMaster(TrainingMaster):
 
         The network has the optimizer's state of rank 0 then, which gives way to the mean of all.
         """
-        if job.resumed is None:
+        members = 0 if job.resumed is None else len(job.resumed.state.get("members", ()))
+        if job.resumed is None or not members:  # the first checkpoint is of what the fit began with
             return None, job.carried
-        members = len(job.resumed.state.get("members", ()))
         if members == job.workers or not isinstance(job.source, Source):
             return job.resumed, None
         carried, updater = merge_records(read_records(job.resumed), self.combine)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 from unittest import mock
@@ -122,11 +123,13 @@ class Fault:
 
 
 @contextmanager
-def inject(executor: Executor, fault: Fault) -> Iterator[None]:
-    """Have gangs of `executor` that share training suffer `fault`."""
-    gang = executor.gang
+def inject(executor: Executor, fault: Fault, gangs: int | None = None) -> Iterator[None]:
+    """Have gangs of `executor` that share training suffer `fault`: the first `gangs` of them, by default all."""
+    gang, left = executor.gang, count() if gangs is None else iter(range(gangs))
 
     def faulty(body: Callable[..., Any], payloads: Sequence[Any], *arguments: Any, **options: Any) -> list[Any]:
+        if next(left, None) is None:
+            return gang(body, payloads, *arguments, **options)
         return gang(partial(_suffer, fault, body), payloads, *arguments, **options)
 
     with mock.patch.object(executor, "gang", faulty):

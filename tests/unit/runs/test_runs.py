@@ -39,7 +39,7 @@ def test_what_a_fit_leaves(executor, tmp_path):
     result = fit(executor, network, [sb.EarlyStopping([MaxEpochs(9)])], name="one", storage_path=tmp_path)
     folder = tmp_path / "one"
     names = ["best.safetensors", "config.json", "early_stopping.json", "metrics.jsonl", "network.safetensors"]
-    assert sorted(path.name for path in folder.iterdir()) == [*names, "result.json", "step-3", "step-6"]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "result.json", "step-0", "step-3", "step-6"]
     config = json.loads((folder / "config.json").read_text())
     assert config["versions"].keys() >= {"python", "strombus", "torch"}
     assert (config["epochs"], config["seed"], config["backend"], config["first_epoch"]) == (2, 4, "local", 1)

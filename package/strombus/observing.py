@@ -1,0 +1,223 @@
+"""The driver's books of a fit: what the master tells is added up, kept, and told to callbacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+from strombus.callbacks import Callback, EpochRecord, FitPlan
+from strombus.checkpointing import Keeper, Snapshot
+from strombus.masters.job import Progress, SavedByMembers
+from strombus.networks import Network
+from strombus.stats import Recorder
+from strombus.types import Cursor, NetworkState
+
+__all__ = ["Books"]
+
+
+class Books:
+    """What is known of a fit while it runs; the master's `Observer`.
+
+    Parameters
+    ----------
+    network : Network
+        Gets each epoch's parameters.
+    callbacks : sequence of Callback
+    recorder : Recorder
+    validate : callable
+        Returns the validation figures after an epoch, where the master has none.
+    keeper : Keeper, optional
+        Writes checkpoints.
+    keeps_epochs : bool
+        Whether it writes those at an epoch's end too, which a master's workers may do themselves.
+
+    Attributes
+    ----------
+    records : list of EpochRecord
+    trained : list of int
+        Examples and minibatches of the fit.
+    stopped_by : str or None
+        The class of the callback that has ended the fit.
+    cursor : Cursor or None
+        Where the fit goes on that was cut off.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        callbacks: Sequence[Callback],
+        recorder: Recorder,
+        validate: Callable[[], Mapping[str, float]],
+        keeper: Keeper | None,
+        keeps_epochs: bool,
+    ) -> None:
+        self.network, self.callbacks, self.keeper = network, callbacks, keeper
+        self.records: list[EpochRecord] = []
+        self.trained = [0, 0]
+        self.stopped_by: str | None = None
+        self.cursor: Cursor | None = None
+        self._recorder, self._validate, self._keeps_epochs = recorder, validate, keeps_epochs
+        self._iteration = network.iteration
+        self._fault: Exception | None = None
+        self._began = time.perf_counter()
+        self._start_epoch()
+
+    @property
+    def seconds(self) -> float:
+        """What the fit has taken, over all processes that went on with it."""
+        return time.perf_counter() - self._began
+
+    def go_on(self, past: Snapshot) -> None:
+        """Take over the books of an attempt that was cut off."""
+        self.records, self.trained = list(past.records), list(past.trained)
+        self._began = time.perf_counter() - past.seconds
+        self._iteration, self.cursor = past.iteration, past.cursor
+        self._start_epoch()
+        self._examples, self._minibatches = past.examples, past.minibatches
+        self._before = past.examples, past.minibatches
+
+    @contextmanager
+    def told(self, plan: FitPlan) -> Iterator[None]:
+        """Tell the callbacks of the start of training, and of its end, which comes after a ``with`` block."""
+        with ExitStack() as stack:
+            for callback in self.callbacks:
+                with self._calling(callback, "on_fit_start"):
+                    callback.on_fit_start(plan)
+                stack.callback(self._end, callback)
+            self._started = time.perf_counter()
+            yield
+
+    @contextmanager
+    def _calling(self, callback: Callback, method: str) -> Iterator[None]:
+        """Note on an error of a callback whose it is, and keep it: engines may wrap it in errors of their own."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"raised by {type(callback).__name__}.{method}, a callback of this fit")
+            self._fault = error
+            raise
+
+    def _end(self, callback: Callback) -> None:
+        with self._calling(callback, "on_fit_end"):
+            callback.on_fit_end()
+
+    @property
+    def callback_failed(self) -> bool:
+        """Whether a callback has raised an error."""
+        return self._fault is not None
+
+    def fail(self, error: Exception) -> None:
+        """Tell the callbacks of an error, and raise it unless one of them takes it for the fit's end."""
+        told, takers = self._fault or error, []
+        for callback in self.callbacks:
+            with self._calling(callback, "on_error"):
+                if callback.on_error(told) is True:
+                    takers.append(type(callback).__name__)
+        if self._fault is not None:
+            raise self._fault
+        if not takers:
+            raise error
+        self.stopped_by = takers[0]
+
+    # -- what the master tells
+
+    def on_round(self, progress: Progress) -> bool:
+        """Add a round to the epoch's figures, and ask the callbacks whether to stop."""
+        if self.keeper is not None:
+            self.keeper.run.check()
+        self._examples += progress.examples
+        self._minibatches += progress.minibatches
+        self.trained[0] += progress.examples
+        self.trained[1] += progress.minibatches
+        self._iteration = progress.iteration
+        self._score = self.network.score = progress.score
+        for callback in self.callbacks:
+            with self._calling(callback, "on_round"):
+                self._heed(callback, callback.on_round(progress))
+        return self.stopped_by is not None
+
+    def _heed(self, callback: Callback, stop: bool | None) -> None:
+        """Keep the first callback that has ended the fit."""
+        if stop is True and self.stopped_by is None:
+            self.stopped_by = type(callback).__name__
+
+    def on_epoch(
+        self,
+        epoch: int,
+        state: NetworkState | None,
+        validation: Mapping[str, float] | None = None,
+        seconds: float | None = None,
+    ) -> bool:
+        """Give the network the epoch's parameters, validate, and ask the callbacks whether to stop."""
+        if state is not None:
+            self.network.load_state(state)
+        self.network.epoch = epoch + 1
+        record = EpochRecord(
+            epoch=epoch + 1,
+            iteration=self._iteration if state is None else state.iteration,
+            examples=self._examples,
+            minibatches=self._minibatches,
+            score=self._score,
+            validation=self._validate() if validation is None else validation,
+            seconds=time.perf_counter() - self._started if seconds is None else seconds,
+        )
+        self.records.append(record)
+        self._note(record)
+        self._start_epoch()
+        for callback in self.callbacks:
+            with self._calling(callback, "on_epoch_end"):
+                self._heed(callback, callback.on_epoch_end(record))
+        if state is not None and self._keeps_epochs and self.stopped_by is None:
+            self._keep_epoch(epoch, state)
+        return self.stopped_by is not None
+
+    def _note(self, record: EpochRecord) -> None:
+        """Keep an epoch's figures with the timed phases."""
+        names = ("epoch", "iteration", "examples", "minibatches", "score", "validation")
+        began = time.time() - (time.perf_counter() - self._started)
+        self._recorder.note("epoch", began, record.seconds, {name: getattr(record, name) for name in names})
+
+    def _start_epoch(self) -> None:
+        self._examples = self._minibatches = 0
+        self._before = (0, 0)  # of these, trained before the fit went on
+        self._score = float("nan")
+        self._started = time.perf_counter()
+
+    # -- checkpoints
+
+    def keep_start(self) -> None:
+        """Write a first checkpoint, from which a fit goes on whatever it began with."""
+        if self.keeper is not None and self.cursor is None:
+            self.keeper.write(
+                self.network, self.network.state(), self._snapshot(Cursor(self.network.epoch), self.network.iteration)
+            )
+
+    def checkpoint_is_due(self) -> bool:
+        """Say whether the run directory should get a checkpoint of where training stands."""
+        return self.keeper is not None and self.keeper.is_due(self._iteration)
+
+    def on_checkpoint(self, state: NetworkState, cursor: Cursor) -> None:
+        """Write a checkpoint from within an epoch."""
+        assert self.keeper is not None
+        past = self._snapshot(cursor, state.iteration, self._examples, self._minibatches)
+        self.keeper.write(self.network, state, past)
+
+    def _keep_epoch(self, epoch: int, state: NetworkState) -> None:
+        if self.keeper is not None and self.keeper.epoch_is_due(len(self.records), state.iteration):
+            self.keeper.write(self.network, state, self._snapshot(Cursor(epoch + 1), state.iteration))
+
+    def on_saved(self, saved: SavedByMembers) -> None:
+        """Complete a checkpoint whose files the workers have written."""
+        assert self.keeper is not None
+        before = self._before if saved.cursor.within else (0, 0)
+        examples, minibatches = before[0] + saved.examples, before[1] + saved.minibatches
+        self.keeper.complete(self._snapshot(saved.cursor, saved.step, examples, minibatches), saved)
+
+    def _snapshot(self, cursor: Cursor, iteration: int, examples: int = 0, minibatches: int = 0) -> Snapshot:
+        """Return how far the fit has come, with what was trained of the cursor's epoch."""
+        trained = (
+            examples + sum(record.examples for record in self.records),
+            minibatches + sum(record.minibatches for record in self.records),
+        )
+        return Snapshot(cursor, iteration, examples, minibatches, trained, self.seconds, tuple(self.records))
