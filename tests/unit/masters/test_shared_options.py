@@ -51,6 +51,8 @@ EVERYTHING = {
     "encoding_debug_mode": True,
     "timeout": 9.0,
     "step_timeout": 7.0,
+    "max_failures": 3,
+    "min_workers": 2,
 }
 
 

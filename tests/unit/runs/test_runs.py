@@ -100,7 +100,7 @@ def test_a_fit_that_failed_leaves_no_result_and_no_lease(executor, tmp_path):
 
     with pytest.raises(RuntimeError, match="no more"):
         fit(executor, callbacks=[Fails()], name="one", storage_path=tmp_path)
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["config.json", "metrics.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["config.json", "metrics.jsonl", "step-0"]
     fit(executor, name="one", storage_path=tmp_path)
     assert (tmp_path / "one" / "result.json").exists()
 
@@ -147,6 +147,7 @@ def test_at_a_uri(executor):
         "metrics.jsonl",
         "network.safetensors",
         "result.json",
+        "step-0",
     }
     lines = [json.loads(line) for line in files.cat_file("/runs/one/metrics.jsonl").splitlines()]
     result = json.loads(files.cat_file("/runs/one/result.json"))
