@@ -10,13 +10,16 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from torch import nn
 
 from strombus.callbacks import Callback
+from strombus.compat.dl4j.evaluation import Evaluation
 from strombus.compat.dl4j.listeners import TrainingListener, read_listeners
 from strombus.compat.dl4j.paths import Loader, from_paths
+from strombus.compat.dl4j.regression_evaluation import RegressionEvaluation
+from strombus.compat.dl4j.roc import ROC, ROCMultiClass
+from strombus.compat.dl4j.training_stats import SparkTrainingStats
 from strombus.errors import ConfigurationError
-from strombus.evaluation import ROC, Evaluation, Metric, RegressionEvaluation, ROCMultiClass
+from strombus.evaluation import Metric
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
-from strombus.stats import TrainingStats
 from strombus.trainer import EVALUATION_WORKERS, Trainer
 
 __all__ = ["SparkNetwork"]
@@ -108,9 +111,9 @@ class SparkNetwork(Generic[N]):
         else:
             self._trainer.master = master.model_copy(update={"collect_training_stats": collectTrainingStats})
 
-    def getSparkTrainingStats(self) -> TrainingStats | None:
+    def getSparkTrainingStats(self) -> SparkTrainingStats | None:
         """Return the timed phases of all fits; None where none were collected."""
-        return self._trainer.stats if self._trainer.stats.events else None
+        return SparkTrainingStats(self._trainer.stats) if self._trainer.stats.events else None
 
     def setListeners(self, *listeners: Any) -> None:
         """Set who is told of each round and epoch, in place of all before; None, or nothing, for nobody.
@@ -204,7 +207,7 @@ class SparkNetwork(Generic[N]):
             else:
                 labels = option
         data = data if loader is None else from_paths(data, loader, self._trainer.executor)
-        return self._evaluate(data, Evaluation(labels=labels), batch)
+        return self._evaluate(data, Evaluation(labels), batch)
 
     def evaluateRegression(self, data: Any, minibatchSize: int = BATCH) -> RegressionEvaluation:
         """Return errors, R squared and correlation of each output column on `data`."""
