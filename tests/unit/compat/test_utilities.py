@@ -280,7 +280,7 @@ def test_labelled_points_become_data_sets():
     assert dl4j.MLLibUtil.fromContinuousLabeledPoint(points)[2].labels.tolist() == [[2.0]]
     assert dl4j.MLLibUtil.toClassifierPrediction(Vector(0.1, 0.7, 0.2)) == 1.0
     assert dl4j.MLLibUtil.toVector(Vector(1, 2)).tolist() == [1, 2]
-    with pytest.raises(DataError, match=r"class number in 0\.\.1, got 2"):
+    with pytest.raises(DataError, match=r"class numbers in 0\.\.1, got 2\.0; fitCont"):
         dl4j.MLLibUtil.fromLabeledPoint(points, 2)
     with pytest.raises(ConfigurationError, match="number of classes"):
         dl4j.MLLibUtil.fromLabeledPoint(points)

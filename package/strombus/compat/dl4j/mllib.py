@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from strombus.compat.dl4j.points import dense, numbers, objects, one_hot, values
 from strombus.errors import ConfigurationError, DataError
 from strombus.types import DataSet
 
@@ -27,26 +27,26 @@ class MLLibUtil:
     def toVector(vector: Any) -> Any:
         """Return a vector's values, shape (size,), or the dense vector of an array of one axis."""
         if hasattr(vector, "toArray"):
-            return np.asarray(vector.toArray())
-        values = np.asarray(vector, np.float64)
-        if values.ndim > 2 or (values.ndim == 2 and 1 not in values.shape):
-            raise DataError(f"a vector needs an array of one axis, got the shape {values.shape}")
-        return _linalg().Vectors.dense(values.reshape(-1))
+            return values(vector)
+        array = np.asarray(vector, np.float64)
+        if array.ndim > 2 or (array.ndim == 2 and 1 not in array.shape):
+            raise DataError(f"a vector needs an array of one axis, got the shape {array.shape}")
+        return dense(_linalg(), array.reshape(-1))
 
     @staticmethod
     def toMatrix(matrix: Any) -> Any:
         """Return a matrix's values, shape (rows, columns), or the dense matrix of such an array."""
         if hasattr(matrix, "toArray"):
-            return np.asarray(matrix.toArray())
-        values = np.asarray(matrix, np.float64)
-        if values.ndim != 2:
-            raise DataError(f"a matrix needs an array of two axes, got the shape {values.shape}")
-        return _linalg().Matrices.dense(*values.shape, values.ravel(order="F"))
+            return values(matrix)
+        array = np.asarray(matrix, np.float64)
+        if array.ndim != 2:
+            raise DataError(f"a matrix needs an array of two axes, got the shape {array.shape}")
+        return dense(_linalg(), array)
 
     @staticmethod
     def toClassifierPrediction(vector: Any) -> float:
         """Return the number of the largest value, as MLlib's classifiers do."""
-        return float(np.argmax(_values(vector)))
+        return float(np.argmax(values(vector)))
 
     @staticmethod
     def fromLabeledPoint(*arguments: Any) -> Any:
@@ -65,13 +65,13 @@ class MLLibUtil:
         size, cache = (1, more[0]) if more and isinstance(more[0], bool) else (int((*more, 1)[0]), False)
         if size < 1:
             raise ConfigurationError(f"an object needs at least 1 point, got {size}")
-        return _cached(data.mapPartitions(partial(_objects, int(classes), size)), cache)
+        return _cached(data.mapPartitions(partial(objects, partial(one_hot, int(classes)), size)), cache)
 
     @staticmethod
     def fromContinuousLabeledPoint(*arguments: Any) -> Any:
         """Return an RDD of `DataSet` of one row whose labels are numbers, shape (1, 1); see `fromLabeledPoint`."""
         data, rest = _data(arguments)
-        return _cached(data.mapPartitions(partial(_objects, 0, 1)), bool(rest and rest[0]))
+        return _cached(data.mapPartitions(partial(objects, numbers, 1)), bool(rest and rest[0]))
 
     @staticmethod
     def fromDataSet(*arguments: Any) -> Any:
@@ -114,30 +114,10 @@ def _linalg() -> Any:
     return linalg
 
 
-def _values(vector: Any) -> NDArray[Any]:
-    return np.asarray(vector.toArray() if hasattr(vector, "toArray") else vector)
-
-
 def _point(label: float, features: NDArray[Any]) -> Any:
     from pyspark.mllib.regression import LabeledPoint
 
-    return LabeledPoint(label, _linalg().Vectors.dense(features))
-
-
-def _objects(classes: int, size: int, points: Iterable[Any]) -> Iterator[DataSet]:
-    """Yield objects of `size` points; labels are one-hot, or as they are for no classes."""
-    iterator = iter(points)
-    while taken := list(islice(iterator, size)):
-        features = np.stack([_values(point.features) for point in taken])
-        labels = np.array([float(point.label) for point in taken])
-        yield DataSet(features, _one_hot(labels, classes) if classes else labels[:, None])
-
-
-def _one_hot(labels: NDArray[np.float64], classes: int) -> NDArray[np.float32]:
-    wrong = labels[(labels != np.floor(labels)) | (labels < 0) | (labels >= classes)]
-    if wrong.size:
-        raise DataError(f"the label of a point must be a class number in 0..{classes - 1}, got {wrong[0]:g}")
-    return np.eye(classes, dtype=np.float32)[labels.astype(np.int64)]
+    return LabeledPoint(label, dense(_linalg(), features))
 
 
 def _points(objects: Iterable[DataSet]) -> Iterator[Any]:
