@@ -53,6 +53,8 @@ class Fit:
         For a fit with a name, what writes its checkpoints and finds the one to go on from.
     carried : object
         What the trainer's last fit left (`TrainingJob.carried`); after `run`, what this one leaves.
+    readable : callable
+        Makes what not every worker can read readable for the time of the fit, as `readable_source` does.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Fit:
         trainer: Any = None,
         keeper: Keeper | None = None,
         carried: Any = None,
+        readable: Callable[..., AbstractContextManager[Source]] = readable_source,
     ) -> None:
         if keeper is None and master.recovery().max_failures:
             raise ConfigurationError("max_failures needs checkpoints to go on from: give the fit a name")
         self.trainer, self.keeper, self.carried = trainer, keeper, carried
+        self._readable = readable
         self.network, self.master, self.executor = network, master, executor
         self.stats = TrainingStats()
         self.seed = master.rng_seed if master.rng_seed is not None else secrets.randbits(31)
@@ -130,7 +134,7 @@ class Fit:
             if direct and native:
                 return nullcontext(source)
             direct = False
-        return readable_source(
+        return self._readable(
             source,
             self.executor,
             export=not direct,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from strombus.callbacks import Callback, JsonLinesLogger, ProgressBar
 from strombus.checkpointing import Keeper
+from strombus.data import Source
 from strombus.errors import ConfigurationError, ExecutorError
 from strombus.evaluation import ROC, Evaluation, RegressionEvaluation, ROCMultiClass
 from strombus.evaluation.request import Request
 from strombus.executors import resolve
 from strombus.executors.base import Executor
 from strombus.executors.local import LocalExecutor
+from strombus.exporting import readable_source
 from strombus.fit_result import FitResult
 from strombus.fitting import Fit
 from strombus.inference import Inference
@@ -167,7 +169,7 @@ class Trainer:
                 keeper = Keeper(run, checkpoint or CheckpointConfig(), settings, accept_changes)
                 watchers.append(JsonLinesLogger())
             parts = self.network, master, self.executor, watchers, self._validation_figures
-            fit = Fit(*parts, trainer=self, keeper=keeper, carried=self._carried)
+            fit = Fit(*parts, trainer=self, keeper=keeper, carried=self._carried, readable=self._readable)
             self._carried = None  # a fit that fails leaves nothing behind
             if master.validates:
                 self._stand_in = stack.enter_context(LocalExecutor(1))
@@ -180,6 +182,9 @@ class Trainer:
             if keeper is not None:
                 record_result(keeper.run, result)
             return result
+
+    def _readable(self, source: Any, executor: Executor, **options: Any) -> AbstractContextManager[Source]:
+        return readable_source(source, executor, **options)
 
     def _validation_figures(self, source: Any) -> dict[str, float]:
         figures = {"score": self._inference.calculate_score(source, finite=False)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from strombus.compat.dl4j.beans import getter, setter
+from strombus.compat.dl4j.exported import KeptExports
 from strombus.errors import ConfigurationError
 from strombus.masters.base import TrainingMaster
 from strombus.worker.hooks import TrainingHook
@@ -95,8 +97,17 @@ class MasterMethods(_Master):
     getRddDataSetNumExamples = getter("rdd_data_set_num_examples")
     setRddDataSetNumExamples = setter("rdd_data_set_num_examples")
 
+    @cached_property
+    def _exports(self) -> KeptExports:
+        return KeptExports()
+
     def deleteTempFiles(self, sc: Any = None) -> bool:
-        """Return True: what a fit exported is gone when it ends, also after an error."""
+        """Remove what `SparkDl4jMultiLayer` or `SparkComputationGraph` have exported for this master; return True.
+
+        It goes by itself too: when another RDD is fitted, when they are closed or forgotten, and with the program.
+        """
+        for kept in list(self._exports):
+            kept.remove()
         return True
 
 

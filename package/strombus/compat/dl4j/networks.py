@@ -11,7 +11,9 @@ from torch import nn
 
 from strombus.callbacks import Callback
 from strombus.compat.dl4j.evaluation import Evaluation
+from strombus.compat.dl4j.exported import KeepingTrainer
 from strombus.compat.dl4j.listeners import TrainingListener, read_listeners
+from strombus.compat.dl4j.masters import MasterMethods
 from strombus.compat.dl4j.paths import Loader, from_paths
 from strombus.compat.dl4j.regression_evaluation import RegressionEvaluation
 from strombus.compat.dl4j.roc import ROC, ROCMultiClass
@@ -20,7 +22,7 @@ from strombus.errors import ConfigurationError
 from strombus.evaluation import Metric
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
-from strombus.trainer import EVALUATION_WORKERS, Trainer
+from strombus.trainer import EVALUATION_WORKERS
 
 __all__ = ["SparkNetwork"]
 
@@ -59,7 +61,9 @@ class SparkNetwork(Generic[N]):
         self, sparkContext: Any, network: N | Callable[[], N], trainingMaster: TrainingMaster | None = None
     ) -> None:
         self._context = sparkContext
-        self._trainer = Trainer(self._checked(network), trainingMaster, sparkContext)
+        self._trainer = KeepingTrainer(self._checked(network), trainingMaster, sparkContext)
+        if isinstance(trainingMaster, MasterMethods):
+            trainingMaster._exports.add(self._trainer.kept)
         self._listeners: list[Callback] = []
         master = trainingMaster
         self._workers = self.DEFAULT_EVAL_WORKERS if master is None else master.default_evaluation_workers
@@ -134,7 +138,8 @@ class SparkNetwork(Generic[N]):
         Parameters
         ----------
         data : RDD or Bag of DataSet or MultiDataSet, path of a dataset
-            Or anything else that `strombus.Trainer.fit` takes.
+            Or anything else that `strombus.Trainer.fit` takes. In the Export approach an RDD or a Bag is exported when
+            it is fitted first, and read from there until another one is fitted or this object is closed.
         minPartitions : int, optional
             Deprecated, and without effect: every worker gets its share of the rows, whatever they come in.
         """
@@ -252,7 +257,7 @@ class SparkNetwork(Generic[N]):
     # -- closing ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close what was opened here, for a backend that was given by name; nothing that was handed over."""
+        """Remove what was exported, and close a backend that was given by name; nothing that was handed over."""
         self._trainer.close()
 
     def __enter__(self) -> Self:
