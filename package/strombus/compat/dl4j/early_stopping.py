@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from enum import Enum
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from strombus import callbacks as core
 from strombus.callbacks import Callback, EpochCondition, EpochRecord, FitPlan, IterationCondition, ModelSaver
 from strombus.errors import ConfigurationError
+from strombus.exporting import readable_source
 from strombus.masters.base import TrainingMaster
 from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
 from strombus.trainer import Trainer
@@ -86,11 +89,11 @@ class SparkDataSetLossCalculator:
     def calculateScore(self, network: Network) -> float:
         """Return the network's loss on the data; see `strombus.Trainer.calculate_score`."""
         with Trainer(network, backend=self._context) as trainer:
-            return self.score(trainer)
+            return self.score(self.data, trainer)
 
-    def score(self, trainer: Trainer) -> float:
-        """Return the loss of a trainer's network on the data."""
-        return trainer.calculate_score(self.data, self.average)
+    def score(self, data: Any, trainer: Trainer) -> float:
+        """Return the loss of a trainer's network on `data`."""
+        return trainer.calculate_score(data, self.average)
 
     def minimizeScore(self) -> bool:
         """Return True: a loss is better when it is lower."""
@@ -106,21 +109,24 @@ class EarlyStoppingConfiguration:
 
     def __init__(self, conditions: tuple[Any, ...], **options: Any) -> None:
         self.conditions = conditions
-        self.calculator: SparkDataSetLossCalculator | None = options.pop("calculator", None)
+        self._calculator: SparkDataSetLossCalculator | None = options.pop("calculator", None)
         self.options = options
         if not conditions:
             raise ConfigurationError(
                 "early stopping needs a condition: epochTerminationConditions(MaxEpochsTerminationCondition(10))"
             )
 
-    def callback(self) -> core.EarlyStopping:
-        """Return what does it in a fit."""
-        calculator = self.calculator
-        if calculator is None:
+    @property
+    def calculator(self) -> SparkDataSetLossCalculator:
+        """What measures the score; ConfigurationError without one."""
+        if self._calculator is None:
             raise ConfigurationError("early stopping needs scoreCalculator(SparkDataSetLossCalculator(...))")
-        # The mean loss is what a fit measures on its validation data anyway.
-        monitor: Any = "score" if calculator.average else calculator.score
-        return core.EarlyStopping(self.conditions, monitor, maximize=not calculator.minimizeScore(), **self.options)
+        return self._calculator
+
+    def callback(self, monitor: Any = "score") -> core.EarlyStopping:
+        """Return what does it in a fit; `monitor` is what `strombus.callbacks.EarlyStopping` watches."""
+        maximize = not self.calculator.minimizeScore()
+        return core.EarlyStopping(self.conditions, monitor, maximize=maximize, **self.options)
 
     class Builder:
         """Set options one after another, each method returning the builder; then `build`."""
@@ -248,18 +254,28 @@ class SparkEarlyStoppingTrainer:
 
         An error on the way is raised, where DL4J returns it as a reason.
         """
-        stopping = self._configuration.callback()
-        callbacks: list[Callback] = [stopping]
-        if self._listener is not None:
-            callbacks.append(_Telling(self._listener, self._configuration, stopping))
-        calculator = self._configuration.calculator
-        validation = calculator.data if calculator is not None and calculator.average else None
-        with Trainer(self._net, self._master, backend=self._context) as trainer:
+        with ExitStack() as stack:
+            trainer = stack.enter_context(Trainer(self._net, self._master, backend=self._context))
+            validation, monitor = self._measured(trainer, stack)
+            stopping = self._configuration.callback(monitor)
+            callbacks: list[Callback] = [stopping]
+            if self._listener is not None:
+                callbacks.append(_Telling(self._listener, self._configuration, stopping))
             trainer.fit(self._train, _UNLIMITED, validation, callbacks, progress=False)
         result = _named(stopping.result)
         if self._listener is not None:
             self._listener.onCompletion(result)
         return result
+
+    def _measured(self, trainer: Trainer, stack: ExitStack) -> tuple[Any, Any]:
+        """Return the validation data and what is watched: the mean loss is what a fit measures on it anyway."""
+        calculator = self._configuration.calculator
+        if calculator.average:
+            return calculator.data, "score"
+        # Scored in this process while shared training keeps the workers busy, so what an engine holds is exported.
+        directory = self._master.export_directory if self._master else None
+        data = stack.enter_context(readable_source(calculator.data, trainer.executor, directory=directory))
+        return None, partial(calculator.score, data)
 
 
 class SparkEarlyStoppingGraphTrainer(SparkEarlyStoppingTrainer):
