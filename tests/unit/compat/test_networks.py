@@ -22,6 +22,7 @@ import strombus.data
 from strombus.compat import dl4j
 from strombus.compat.dl4j import SparkComputationGraph, SparkDl4jMultiLayer
 from strombus.errors import ConfigurationError, DataError, MissingDataError
+from strombus.evaluation import Metric
 from strombus.executors.local import LocalExecutor
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -333,7 +334,9 @@ _NAMES = [name for name, *_ in CALLS]
 ON_SPARK = {
     4,  # fitPaths with a loader
     *map(_NAMES.index, ["fit", "fitPaths", "fitLabeledPoint", "calculateScore", "scoreExamplesMultiDataSet"]),
-    *map(_NAMES.index, ["feedForwardWithKeySingle", "feedForwardWithMaskAndKey", "evaluate", "evaluateROC"]),
+    *map(_NAMES.index, ["fitContinuousLabeledPoint", "feedForwardWithKey", "feedForwardWithKeySingle"]),
+    *map(_NAMES.index, ["feedForwardWithMaskAndKey", "evaluate", "evaluateROC", "evaluateROCMultiClass"]),
+    _NAMES.index("evaluateRegression"),
     _NAMES.index("doEvaluation") + 2,  # with a loader
 }
 ACCESSORS = {
@@ -361,6 +364,9 @@ def test_every_public_member_and_heading_is_here_documented_and_tried(wrapper):
     for name in names:
         assert inspect.getdoc(getattr(wrapper, name)), name
     assert names <= {name for name, *_ in CALLS} | ACCESSORS
+    # Of names that are one function, one is tried on Spark.
+    on_spark = {getattr(one, CALLS[number][0], None) for number in ON_SPARK for one in JAVA}
+    assert {getattr(wrapper, name) for name in names - ACCESSORS} <= on_spark
 
 
 def cases():
@@ -376,8 +382,8 @@ def cases():
 def test_member_gives_what_the_core_gives(world, kind, call, core):
     with world.open(kind) as wrapper, world.open(kind, wrapped=False) as trainer:
         given = call(wrapper, world)
-        if metrics := [one for one in (given if isinstance(given, list) else [given]) if hasattr(one, "stats")]:
-            assert {type(one) for one in metrics} <= FACE
+        metrics = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, Metric)]
+        assert {type(one) for one in metrics} <= FACE
         found, expected = plain(given), plain(core(trainer, world))
         assert plain(wrapper.getNetwork()).keys() == plain(trainer.network).keys()
         assert wrapper.getNetwork().epoch == trainer.network.epoch

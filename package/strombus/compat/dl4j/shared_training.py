@@ -206,12 +206,12 @@ class SharedTrainingMaster(_SharedNames, MasterMethods, Core):
             return self._with(transport=transport)
 
         def workerTogglePeriodicGC(self, workerTogglePeriodicGC: bool) -> Self:
-            """Warn: there is no JVM whose garbage could be collected periodically."""
+            """Do nothing but warn; inert, for there is no JVM whose garbage could be collected periodically."""
             warn_inert("workerTogglePeriodicGC")
             return self
 
         def workerPeriodicGCFrequency(self, workerPeriodicGCFrequency: int) -> Self:
-            """Warn: there is no JVM whose garbage could be collected periodically."""
+            """Do nothing but warn; inert, for there is no JVM whose garbage could be collected periodically."""
             warn_inert("workerPeriodicGCFrequency")
             return self
 
