@@ -138,7 +138,7 @@ class SparkExecutor(Executor):
 
     def _on_part(self, task: Task, shared: Any, source: Source) -> TaskOnPart:
         _broadcast(shared)
-        return TaskOnPart(_name(task), dump(task, "the task"), shared, self._threads, source.numbers)
+        return TaskOnPart.of(task, shared, self._threads, source.numbers)
 
     def _stream(self, task: TaskOnPart, source: Source) -> Iterator[Any]:
         for outcome in self._outcomes(task, source):
@@ -242,7 +242,3 @@ def _broadcast(shared: Any) -> None:
     for one in as_tuple(shared):
         if isinstance(one, SparkShared):
             one.broadcast()
-
-
-def _name(task: Task) -> str:
-    return str(getattr(task, "__qualname__", type(task).__name__))

@@ -200,7 +200,7 @@ class SparkConnectExecutor(Executor):
         return self._stream(self._on_part(task, shared, source), source)
 
     def _on_part(self, task: Task, shared: Any, source: Source) -> TaskOnPart:
-        return TaskOnPart(_name(task), dump(task, "the task"), _carriers(shared), self._threads, source.numbers)
+        return TaskOnPart.of(task, _carriers(shared), self._threads, source.numbers)
 
     def _stream(self, task: TaskOnPart, source: Source) -> Iterator[Any]:
         for outcome in self._outcomes(task, source):
@@ -345,7 +345,3 @@ def _in_order(outcomes: Iterator[Outcome], positions: range) -> Iterator[Outcome
         raise ExecutorError(
             f"part {wanted} of {len(positions)} gave no result: Spark ran fewer tasks than were asked for"
         )
-
-
-def _name(task: Task) -> str:
-    return str(getattr(task, "__qualname__", type(task).__name__))

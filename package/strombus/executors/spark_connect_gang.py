@@ -6,8 +6,6 @@ import ipaddress
 import os
 import re
 import socket
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -22,6 +20,7 @@ from strombus.executors.board import Board, new_run_id
 from strombus.executors.calls import dump, load
 from strombus.executors.mailbox import MailboxServer
 from strombus.executors.rendezvous import RendezvousServer
+from strombus.executors.spark_barrier import BarrierJob
 from strombus.executors.spark_connect_jobs import run_frame, setting, tagged
 from strombus.executors.spark_connect_tasks import ArrowBody
 from strombus.executors.spark_gang import BodyOnPart
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run_gang"]
 
-LAST_WORDS = 3.0
-"""Seconds that members who have stopped get to hand in how they failed."""
-CANCEL = 10.0
-"""Seconds that Spark gets to end an interrupted job."""
 DIAL = 3.0
 """Seconds in which a worker must reach the driver's socket."""
 
@@ -167,64 +162,32 @@ def _make_dial(host: str, port: int) -> Callable[[Iterator[Any]], Iterator[Any]]
     return dial
 
 
-class _BarrierJob:
-    """A barrier job in a thread of its own; leaving the context ends what still runs.
+class _BarrierJob(BarrierJob):
+    """A barrier job of a session.
 
     A client of Spark Connect hears of a lost task when Spark gives the whole stage up, from the error's text. Where
     Spark starts the stage again instead, the board refuses whoever claims a rank a second time.
     """
 
     def __init__(self, session: SparkSession, on_part: ArrowBody, size: int) -> None:
+        super().__init__()
         self._session, self._on_part, self._size = session, on_part, size
-        self._tag = f"strombus-gang-{uuid.uuid4().hex}"
-        self._results: list[Any] | None = None
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name=self._tag, daemon=True)
 
-    def __enter__(self) -> _BarrierJob:
-        self._thread.start()
-        return self
+    def _run(self) -> list[Any]:
+        members = self._session.range(0, self._size, 1, self._size)
+        with tagged(self._session, self._tag):
+            found = dict(run_frame(self._session, members, self._on_part, "gang", barrier=True))
+        return [found[rank] for rank in range(self._size)]
 
-    def __exit__(self, *_: object) -> None:
-        if self._thread.is_alive():
-            with suppress(Exception):  # the server may be gone, and the thread with it
-                self._session.interruptTag(self._tag)
-            self._thread.join(CANCEL)
+    def _cancel(self) -> None:
+        self._session.interruptTag(self._tag)
 
-    def _run(self) -> None:
-        try:
-            members = self._session.range(0, self._size, 1, self._size)
-            with tagged(self._session, self._tag):
-                found = dict(run_frame(self._session, members, self._on_part, "gang", barrier=True))
-            self._results = [found[rank] for rank in range(self._size)]
-        except Exception as error:
-            self._error = error
-
-    def check(self, board: Board) -> None:
-        """Tell `board` whom Spark has lost; raise what else ended the job before its members have ended."""
+    def check(self, board: Board) -> bool:
+        """Tell `board` whom Spark has lost, and say whether anybody; raise when the job failed for another reason."""
         if self._error is None:
-            return
+            return False
         lost = LOST.search(str(getattr(self._error, "traceback", "")))
         if lost is None or int(lost[1]) >= self._size:
             raise self._error
         board.lose(int(lost[1]), lost[0])
-
-    def results(self, board: Board) -> list[Any]:
-        """Wait for the results of members who have all finished."""
-        deadline = time.monotonic() + board.timeout
-        while self._thread.is_alive():
-            self._thread.join(0.25)
-            if time.monotonic() > deadline:
-                raise board.overdue(0)
-        self.check(board)
-        if board.lost:
-            raise board.error()
-        assert self._results is not None
-        return [board.accept(rank, result) for rank, result in enumerate(self._results)]
-
-    def with_cause(self, board: Board, error: GangError) -> GangError:
-        """Return `error` with the exception that caused it, where that comes in with the results."""
-        if not error.traceback:  # a lost member has none, and hands in nothing
-            return error
-        self._thread.join(LAST_WORDS)
-        return board.with_cause(error, self._results or ())
+        return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from strombus.executors.board import Board, new_run_id
 from strombus.executors.calls import Failure, dump, load
 from strombus.executors.members import OpenTicket, Superseded, load_body, run_member
 from strombus.executors.rendezvous import RendezvousServer
+from strombus.executors.spark_barrier import POLL, BarrierJob
 from strombus.executors.spark_jobs import Source, advise_on_memory, explain, named, run_job
 from strombus.executors.spark_session import ask_for_slots, capacity_of, is_dynamic, is_local, task_cpus
 from strombus.executors.values import Packed, as_values
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from pyspark.rdd import RDD
 
 __all__ = ["BodyOnPart", "run_gang"]
-
-POLL = 0.25
-"""Seconds between two looks at Spark's list of the stage's tasks."""
-LAST_WORDS = 3.0
-"""Seconds that members who have stopped get to hand in how they failed."""
-CANCEL = 10.0
-"""Seconds that Spark gets to end a cancelled job."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ def run_gang(
         on_part = BodyOnPart(call, shared, task_cpus(context), tickets, native)
         job = stack.enter_context(_BarrierJob(context, on_part, rdd, len(payloads)))
         try:
-            server.board.supervise(partial(job.report_lost, server.board), on_event, control)
+            server.board.supervise(partial(job.check, server.board), on_event, control)
             return [load(one.head, one.buffers) for one in job.results(server.board)]
         except GangError as error:
             failed = job.with_cause(server.board, error)
@@ -138,41 +131,28 @@ def _serve(stack: ExitStack, context: SparkContext, size: int, timeout: float, a
         ) from error
 
 
-class _BarrierJob:
-    """A barrier job in a thread of its own; leaving the context cancels what still runs."""
+class _BarrierJob(BarrierJob):
+    """A barrier job of a `SparkContext`, whose tasks Spark lists."""
 
     def __init__(self, context: SparkContext, on_part: BodyOnPart, rdd: RDD[Any], size: int) -> None:
         from pyspark import InheritableThread
 
+        super().__init__(InheritableThread)
         self._context = context
         self._on_part = on_part
         self._rdd, self._size = rdd, size
-        self._tag = f"strombus-{uuid.uuid4().hex}"
-        self._results: list[Any] | None = None
-        self._error: Exception | None = None
         self._looked = 0.0
-        self._thread = InheritableThread(self._run, name=self._tag, daemon=True)
 
-    def __enter__(self) -> _BarrierJob:
-        self._thread.start()
-        return self
+    def _run(self) -> list[Any]:
+        with named(self._context, f"Strombus: a gang of {self._size}", self._tag):
+            gang = self._rdd.barrier().mapPartitionsWithIndex(self._on_part)
+            return run_job(gang, range(self._size))
 
-    def __exit__(self, *_: object) -> None:
-        if self._thread.is_alive():
-            with suppress(Exception):  # Spark may be gone, and the thread with it
-                self._context.cancelJobsWithTag(self._tag)
-            self._thread.join(CANCEL)
+    def _cancel(self) -> None:
+        self._context.cancelJobsWithTag(self._tag)
 
-    def _run(self) -> None:
-        try:
-            with named(self._context, f"Strombus: a gang of {self._size}", self._tag):
-                gang = self._rdd.barrier().mapPartitionsWithIndex(self._on_part)
-                self._results = run_job(gang, range(self._size))
-        except Exception as error:
-            self._error = error
-
-    def report_lost(self, board: Board) -> bool:
-        """Tell `board` whom Spark has lost, if anybody; raise when the job failed for another reason."""
+    def check(self, board: Board) -> bool:
+        """Tell `board` whom Spark has lost, and say whether anybody; raise when the job failed for another reason."""
         if time.monotonic() - self._looked < POLL:
             return False
         self._looked = time.monotonic()
@@ -204,26 +184,8 @@ class _BarrierJob:
                         found.setdefault(task.status(), {})[task.index()] = text
         return found
 
-    def results(self, board: Board) -> list[Packed]:
-        """Wait for the results of members who have all finished."""
-        deadline = time.monotonic() + board.timeout
-        while self._thread.is_alive():
-            self._thread.join(POLL)
-            if self.report_lost(board):
-                raise board.error()
-            if time.monotonic() > deadline:
-                raise board.overdue(min(self._tasks().get("RUNNING", {0: ""})))
-        if self._error is not None:
-            raise self._error
-        assert self._results is not None
-        return [board.accept(rank, result) for rank, result in enumerate(self._results)]
-
-    def with_cause(self, board: Board, error: GangError) -> GangError:
-        """Return `error` with the exception that caused it, where that comes in with the results."""
-        if not error.traceback:  # a lost member has none, and hands in nothing
-            return error
-        self._thread.join(LAST_WORDS)
-        return board.with_cause(error, self._results or ())
+    def _unfinished(self) -> int:
+        return min(self._tasks().get("RUNNING", {0: ""}))
 
 
 def _each(sequence: Any) -> Iterator[Any]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from strombus.executors.calls import Failure, load, run_task
+from strombus.executors.base import Task
+from strombus.executors.calls import Failure, dump, load, run_task
 from strombus.executors.values import Packed, as_values
 
 __all__ = [
@@ -75,6 +76,12 @@ class TaskOnPart:
     shared: Any
     threads: int
     numbers: Mapping[int, int] | None = None
+
+    @classmethod
+    def of(cls, task: Task, shared: Any, threads: int, numbers: Mapping[int, int] | None) -> TaskOnPart:
+        """Pickle a task, and call it by its function's name."""
+        name = str(getattr(task, "__qualname__", type(task).__name__))
+        return cls(name, dump(task, "the task"), shared, threads, numbers)
 
     def __call__(self, index: int, items: Iterable[Any]) -> Iterator[Outcome]:
         if self.numbers is None:
