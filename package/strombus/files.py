@@ -10,13 +10,15 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-__all__ = ["is_local", "join", "normalise", "write_whole"]
+from strombus.errors import DataError
+
+__all__ = ["is_local", "join", "normalise", "read_whole", "write_whole"]
 
 
 def normalise(path: str | os.PathLike[str]) -> str:
     """Return an absolute local path, or the URI, without a trailing slash: workers have other working directories."""
     text = os.fspath(path)
-    if text.startswith("file:"):
+    if text.startswith(("file:", "local:")):
         text = unquote(urlsplit(text).path)
     return os.path.abspath(text) if is_local(text) else text.rstrip("/")
 
@@ -29,6 +31,28 @@ def is_local(uri: str) -> bool:
 def join(uri: str, *names: str) -> str:
     """Append names to a path or URI."""
     return "/".join([uri.rstrip("/"), *names])
+
+
+def read_whole(path: str | os.PathLike[str], most: int) -> bytes:
+    """Return the content of a file that has at most `most` bytes.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        When there is no file.
+    DataError
+        When it is larger, or no regular file: a pipe or a device has no end.
+    """
+    files, target = fsspec.core.url_to_fs(os.fspath(path))
+    if isinstance(files, LocalFileSystem) and os.path.exists(target) and not os.path.isfile(target):
+        if os.path.isdir(target):
+            raise IsADirectoryError(f"{path} is a directory")
+        raise DataError(f"{path} is no regular file")
+    with files.open(target, "rb") as stream:
+        found = bytes(stream.read(most + 1))
+    if len(found) > most:
+        raise DataError(f"{path} has more than {most:,} bytes, which is more than such a file can have")
+    return found
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
