@@ -8,12 +8,14 @@ from dataclasses import field
 from typing import Annotated, Any, Literal
 
 import zarr
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from zarr.errors import GroupNotFoundError
 
+from strombus.data.claims import check_column, open_group
 from strombus.data.rows import Column, Layout
 from strombus.data.store import children, exists, join, normalise
+from strombus.documents import shorten
 from strombus.errors import DataError, MissingDataError, UnfinishedExportError
 
 __all__ = ["Manifest", "Part", "is_finished", "read_manifest", "write_manifest"]
@@ -59,7 +61,7 @@ class Manifest:
     """
 
     kind: Literal["DataSet", "MultiDataSet"]
-    parts: tuple[Part, ...]
+    parts: Annotated[tuple[Part, ...], FailFast()]
     version: Literal[1] = 1
     columns: Mapping[Name, Column] = field(default_factory=dict)
     chunk_rows: Count = 0
@@ -92,11 +94,9 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """
     uri = normalise(path)
     try:
-        attributes = dict(zarr.open_group(uri, mode="r").attrs)
+        attributes = dict(open_group(uri).attrs)
     except (GroupNotFoundError, FileNotFoundError):
         attributes = {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"the metadata of {uri} cannot be read ({error}); export the data again") from error
     if "strombus" not in attributes:
         raise _why_not(uri)
     return _parse(uri, attributes["strombus"])
@@ -106,17 +106,20 @@ def _parse(uri: str, record: Any) -> Manifest:
     if not isinstance(record, dict):
         raise DataError(f"the manifest of {uri} must be a mapping, got {type(record).__name__}")
     if record.get("version") != VERSION:
-        raise DataError(f"the manifest of {uri} has version {record.get('version')!r}, this release reads {VERSION}")
+        version = shorten(record.get("version"))
+        raise DataError(f"the manifest of {uri} has version {version}, this release reads {VERSION}")
     try:
         manifest = _ADAPTER.validate_python({k: v for k, v in record.items() if k != "examples"})
     except ValidationError as error:
-        raise DataError(f"the manifest of {uri} is broken, export the data again: {error}") from None
+        raise DataError(f"the manifest of {uri} is broken, export the data again: {str(error)[:1000]}") from None
+    for name, column in manifest.columns.items():
+        check_column(column.dtype, tuple(column.shape), f"the column {name} in the manifest of {uri}")
     names = [part.name for part in manifest.parts]
     if len(set(names)) != len(names):
         raise DataError(f"the manifest of {uri} lists a part twice; export the data again")
     if record.get("examples", manifest.examples) != manifest.examples:
         raise DataError(
-            f"the manifest of {uri} promises {record['examples']} examples, its parts have {manifest.examples}"
+            f"the manifest of {uri} promises {shorten(record['examples'])} examples, its parts have {manifest.examples}"
         )
     return manifest
 

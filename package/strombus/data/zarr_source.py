@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
-import zarr
 from zarr.errors import GroupNotFoundError
 
 from strombus.data import store
+from strombus.data.claims import LARGEST_BLOCK, check_inside, missing_shards, open_array, open_group
 from strombus.data.manifest import Manifest, Part, read_manifest
 from strombus.data.rows import Column, Layout, is_mask
 from strombus.data.shards import ShardReader
@@ -23,10 +24,15 @@ from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
 from strombus.errors import DataError, MissingDataError, UnfinishedExportError
 from strombus.types import Block, Columns
 
-__all__ = ["ZarrPart", "ZarrSource", "missing_shards", "open_dataset"]
+__all__ = ["ZarrPart", "ZarrSource", "open_dataset"]
+
+_COLUMN = re.compile(r"(features|labels)(_mask)?(_\d{1,4})?", re.ASCII)
 
 CACHE_BYTES = 64 << 20
 OPEN_ARRAYS = 64
+MOST_BLOCKS = 1 << 21
+"""Blocks of a source, each of about 4 MiB or one chunk."""
+
 DECODERS = 2
 """Threads that decode the chunks of a block; few, since the workers of a machine share its cores."""
 
@@ -100,6 +106,7 @@ def _listed_parts(uri: str, manifest: Manifest) -> tuple[list[ZarrPart], Layout]
     """Take the manifest's word where it has one (workers check it), look at the groups where not."""
     if manifest.columns and manifest.chunk_rows and all(part.columns for part in manifest.parts):
         chunk = manifest.chunk_rows
+        _check_chunks(uri, manifest)
         parts = [ZarrPart(store.join(uri, p.name), p.examples, p.columns, chunk, True) for p in manifest.parts]
         return parts, manifest.layout
     with ThreadPoolExecutor(8) as pool:
@@ -112,8 +119,20 @@ def _listed_parts(uri: str, manifest: Manifest) -> tuple[list[ZarrPart], Layout]
     return [part for part, _ in looked], layout
 
 
+def _check_chunks(uri: str, manifest: Manifest) -> None:
+    """Hold what a manifest says of chunks against what a worker would decode at once."""
+    rows = min(manifest.chunk_rows, max((part.examples for part in manifest.parts), default=0))
+    for name, column in manifest.columns.items():
+        if rows * column.row_bytes > LARGEST_BLOCK:
+            raise DataError(
+                f"the manifest of {uri} claims chunks of {rows} rows, {rows * column.row_bytes:.3g} bytes of {name}; "
+                f"at most {LARGEST_BLOCK} are read"
+            )
+
+
 def _looked_at(uri: str, listed: Part) -> tuple[ZarrPart, Layout]:
     part_uri = store.join(uri, listed.name)
+    check_inside(part_uri)
     part, layout = _plain_part(part_uri, _arrays(part_uri))
     if part.rows != listed.examples:
         raise DataError(f"part {part_uri} has {part.rows} rows, its manifest says {listed.examples}; validate it")
@@ -123,11 +142,15 @@ def _looked_at(uri: str, listed: Part) -> tuple[ZarrPart, Layout]:
 def _arrays(uri: str) -> dict[str, Any]:
     """Return the columns' arrays of a group; empty when there is no readable group."""
     try:
-        found = dict(zarr.open_group(uri, mode="r").arrays())
-    except (GroupNotFoundError, FileNotFoundError, ValueError, KeyError, TypeError):
+        group = open_group(uri)
+    except (GroupNotFoundError, FileNotFoundError):
         return {}
-    bases = ("features", "labels", "features_mask", "labels_mask")
-    return {n: a for n, a in found.items() if n in bases or (n.rpartition("_")[0] in bases and n[-1].isdigit())}
+    listed = group.metadata.consolidated_metadata
+    found: dict[str, Any] = {}
+    for name in filter(_COLUMN.fullmatch, store.children(uri) if listed is None else listed.metadata):
+        with suppress(FileNotFoundError):  # a group, or something else that only has such a name
+            found[name] = open_array(store.join(uri, name))
+    return found
 
 
 def _plain_part(uri: str, arrays: dict[str, Any]) -> tuple[ZarrPart, Layout]:
@@ -143,24 +166,15 @@ def _plain_part(uri: str, arrays: dict[str, Any]) -> tuple[ZarrPart, Layout]:
     return ZarrPart(uri, arrays[widest].shape[0], tuple(columns), chunk_rows, False), Layout(kind, columns)
 
 
-def _keys_of(part: ZarrPart) -> Any:
+def _keys_of(part: ZarrPart, start: int, stop: int) -> Any:
+    uri = store.join(part.uri, "keys")
     try:
-        array = zarr.open_array(store.join(part.uri, "keys"), mode="r")
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise DataError(f"{part.uri} has no array keys that can be read ({error}), the first part has one") from error
-    if array.shape != (part.rows,):
-        raise DataError(f"{part.uri}/keys must have one key for each of {part.rows} rows, its shape is {array.shape}")
-    return array
-
-
-def missing_shards(array: Any, uri: str) -> list[str]:
-    """Return the keys of shards (or chunks) that should be there and are not, or are empty: Zarr reads zeros then."""
-    stored = array.shards or array.chunks
-    grid = tuple(-(-size // step) for size, step in zip(array.shape, stored, strict=True))
-    if prod(grid) > 1 << 20:
-        raise DataError(f"{uri} claims {prod(grid)} chunks; its metadata is broken")
-    keys = [array.metadata.encode_chunk_key(place) for place in np.ndindex(*grid)]
-    return [key for key in keys if not store.size(store.join(uri, key))]
+        array = open_array(uri, texts=True)
+        if array.shape == (part.rows,):
+            return array[start:stop]
+    except Exception as error:
+        raise DataError(f"{uri} cannot be read ({type(error).__name__}: {error}), the first part has keys") from error
+    raise DataError(f"{uri} must have one key for each of {part.rows} rows, its shape is {array.shape}")
 
 
 class ZarrSource(Source):
@@ -211,7 +225,7 @@ class ZarrSource(Source):
         for part in self.parts:
             low, high = max(start, first) - first, min(stop, first + part.rows) - first
             if low < high:
-                found.append(_keys_of(part)[low:high])
+                found.append(_keys_of(part, low, high))
             first += part.rows
         return np.concatenate(found)
 
@@ -221,6 +235,11 @@ class ZarrSource(Source):
         found: list[Block] = []
         for number, part in enumerate(self.parts):
             step = max(1, round(BLOCK_BYTES / (row_bytes * part.chunk_rows))) * part.chunk_rows
+            if len(found) + part.rows // step > MOST_BLOCKS:
+                raise DataError(
+                    f"{part.uri} claims {part.rows} rows, which with the parts before make more than {MOST_BLOCKS} "
+                    f"blocks of {step} rows: that is more than fits into memory, or the metadata is not credible"
+                )
             found.extend(split_rows(number, part.rows, step))
         return tuple(found)
 
@@ -278,8 +297,9 @@ class ZarrSource(Source):
         if (number, name) not in self._open:
             part, column = self.parts[number], self.columns[name]
             uri = store.join(part.uri, name)
-            with store.codecs(uri):
-                array = zarr.open_array(uri, mode="r")
+            if part.whole:
+                check_inside(part.uri)
+            array = open_array(uri)
             wanted = (column.dtype, (part.rows, *column.shape))
             if (np.dtype(array.dtype).name, array.shape) != wanted:
                 raise DataError(f"{uri} was promised as {wanted}, it is {(str(array.dtype), array.shape)}; validate it")
