@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any, Literal
 
 import cloudpickle
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from strombus.errors import ConfigurationError
+from strombus.documents import DocumentError, parse_yaml
+from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation import (
     BaseEvaluation,
     Evaluation,
@@ -23,12 +23,16 @@ from strombus.evaluation import (
     ROCMultiClass,
     evaluations,
 )
+from strombus.files import read_whole
 from strombus.masters import masters
 from strombus.masters.base import TrainingMaster
 from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
 from strombus.networks.losses import Loss
 
 __all__ = ["DataOptions", "Job", "NetworkOptions", "import_object", "read_job"]
+
+LONGEST = 1 << 20
+"""Bytes of a job's file."""
 
 _STEPS = 200
 """Thresholds of ROC curves, which then need the same memory whatever the data."""
@@ -126,7 +130,7 @@ class Job(_Options):
     def make_master(self) -> TrainingMaster:
         """Build the training master."""
         options = dict(self.master)
-        master: TrainingMaster = masters[options.pop("type", "parameter_averaging")].from_dict(options)
+        master: TrainingMaster = masters[str(options.pop("type", "parameter_averaging"))].from_dict(options)
         return master
 
     def make_metrics(self, network: Network, charts: bool = False) -> dict[int, list[BaseEvaluation]]:
@@ -169,9 +173,9 @@ def read_job(path: str | Path) -> Job:
     if not file.is_file():
         raise ConfigurationError(f"no configuration file at {file}")
     try:
-        options = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file} is not YAML: {error}") from None
+        options = parse_yaml(read_whole(file, LONGEST).decode(), LONGEST)
+    except (DocumentError, DataError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} is not YAML as a job is written: {error}") from None
     folder = str(file.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -47,7 +47,7 @@ class Compression(BaseModel):
         Whether an update with NaN or infinite values raises, or is left out and counted.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     threshold_algorithm: SerializeAsAny[ThresholdAlgorithm] = Field(default_factory=AdaptiveThresholdAlgorithm)
     residual_post_processor: SerializeAsAny[ResidualPostProcessor] = Field(

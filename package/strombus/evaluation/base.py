@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import yaml
 from numpy.typing import NDArray
 
+from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
 from strombus.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Array", "BaseEvaluation", "Metric"]
 
 Array = NDArray[Any]
+
+LONGEST = 1 << 28
+"""Characters of an evaluation as JSON or YAML; an exact ROC of a million scores has about 30 million."""
 
 
 class Metric(ABC):
@@ -178,15 +182,17 @@ class BaseEvaluation(Metric):
 
         if not isinstance(record, Mapping) or not {"type", "settings", "statistics"} >= set(record) >= {"type"}:
             raise ConfigurationError("an evaluation is written as a mapping of type, settings and statistics")
-        kind = evaluations[str(record["type"])]
+        kind = evaluations[str(record["type"])[:100]]
         if not issubclass(kind, cls):
             raise ConfigurationError(f"this is an evaluation of type {record['type']!r}, not {cls.name!r}")
-        settings = dict(record.get("settings") or {})
+        settings, statistics = record.get("settings") or {}, record.get("statistics") or {}
+        if not isinstance(settings, Mapping) or not isinstance(statistics, Mapping):
+            raise ConfigurationError("an evaluation's settings and statistics are mappings")
         known = inspect.signature(kind).parameters
         if unknown := sorted(set(settings) - set(known)):
-            raise ConfigurationError(f"{kind.__name__} has no setting {unknown[0]!r}; known: {', '.join(known)}")
+            raise ConfigurationError(f"{kind.__name__} has no setting {shorten(unknown[0])}; known: {', '.join(known)}")
         made: Self = kind(**settings)
-        if statistics := record.get("statistics"):
+        if statistics:
             made._load(statistics)
         return made
 
@@ -198,8 +204,8 @@ class BaseEvaluation(Metric):
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote; on `BaseEvaluation` any type, on a class that one. See `from_dict`."""
         try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
+            record = parse_json(text, LONGEST)
+        except DocumentError as error:
             raise ConfigurationError(f"the evaluation is not JSON: {error}") from None
         return cls.from_dict(record)
 
@@ -211,8 +217,8 @@ class BaseEvaluation(Metric):
     def from_yaml(cls, text: str) -> Self:
         """Read what `to_yaml` wrote; see `from_dict`."""
         try:
-            record = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            record = parse_yaml(text, LONGEST)
+        except DocumentError as error:
             raise ConfigurationError(f"the evaluation is not YAML: {error}") from None
         return cls.from_dict(record)
 

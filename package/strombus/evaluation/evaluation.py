@@ -9,10 +9,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from strombus.documents import shorten
 from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation.base import Array, BaseEvaluation
 from strombus.evaluation.charts import Chart, Heatmap
-from strombus.evaluation.options import at_least, names_of, number_of, one_of
+from strombus.evaluation.options import MOST, at_least, axis_of, names_of, number_of, numbers_of, one_of
 from strombus.evaluation.outcomes import Outcomes
 from strombus.evaluation.reading import read_counts, read_number
 from strombus.evaluation.rows import class_rows
@@ -83,7 +84,7 @@ class Evaluation(BaseEvaluation):
         self.binary_positive_class = one_of("binary_positive_class", binary_positive_class, (0, 1, None))
         self.cost_array = _costs(cost_array)
         self.undefined = one_of("undefined", undefined, ("zero", "exclude"))
-        self.axis = axis
+        self.axis = axis_of(axis)
         if self.cost_array and binary_decision_threshold is not None:
             raise ConfigurationError("binary_decision_threshold and cost_array both decide; give one of them")
         sized = [given for given in (self.num_classes, self.labels and len(self.labels)) if given]
@@ -155,7 +156,7 @@ class Evaluation(BaseEvaluation):
         return {"classes": self._classes, "pairs": triples, "top_n_correct": self._top_hits}
 
     def _load(self, statistics: Mapping[str, Any]) -> None:
-        classes = read_number(statistics, "classes", 2)
+        classes = read_number(statistics, "classes", 2, MOST)
         actual, predicted, counts = read_counts(statistics, "pairs", (None, 3)).T
         hits = read_number(statistics, "top_n_correct")
         if max(actual.max(initial=0), predicted.max(initial=0)) >= classes or hits > counts.sum():
@@ -317,15 +318,13 @@ class Evaluation(BaseEvaluation):
 def _threshold(threshold: float | None) -> float | None:
     if threshold is None:
         return None
-    if isinstance(threshold, bool | str) or not np.isfinite(threshold):
-        raise ConfigurationError(f"binary_decision_threshold must be a number or None, got {threshold!r}")
-    return float(threshold)
+    return float(numbers_of("binary_decision_threshold", threshold, 0))
 
 
 def _costs(costs: Sequence[float] | None) -> list[float] | None:
     if costs is None:
         return None
-    weights = np.asarray(costs, np.float64).reshape(-1)
-    if not weights.size or not np.isfinite(weights).all() or (weights < 0).any():
-        raise ConfigurationError(f"cost_array needs a weight of at least 0 for each class, got {costs!r}")
+    weights = numbers_of("cost_array", costs).reshape(-1)
+    if not weights.size or (weights < 0).any():
+        raise ConfigurationError(f"cost_array needs a weight of at least 0 for each class, got {shorten(costs)}")
     return [float(weight) for weight in weights]

@@ -7,10 +7,11 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from strombus.documents import shorten
 from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation.base import Array, BaseEvaluation
 from strombus.evaluation.charts import Chart
-from strombus.evaluation.options import at_least, names_of, number_of, one_of
+from strombus.evaluation.options import at_least, axis_of, names_of, number_of, numbers_of, one_of
 from strombus.evaluation.outcomes import Outcomes
 from strombus.evaluation.reading import read_counts
 from strombus.evaluation.roc_binary import ROCBinary
@@ -69,7 +70,7 @@ class EvaluationBinary(BaseEvaluation):
         self.decision_threshold = _thresholds(decision_threshold, size)
         self.roc_binary_steps = None if roc_binary_steps is None else at_least("roc_binary_steps", roc_binary_steps, 0)
         self.undefined = one_of("undefined", undefined, ("zero", "exclude"))
-        self.axis = axis
+        self.axis = axis_of(axis)
         self.roc_binary = None if roc_binary_steps is None else ROCBinary(roc_binary_steps, labels=labels, axis=axis)
         self._counts: Array | None = None
 
@@ -129,7 +130,7 @@ class EvaluationBinary(BaseEvaluation):
         self._fit(len(columns[0]))
         self._counts = np.stack(columns)
         if self.roc_binary is not None:
-            self.roc_binary._load(statistics.get("roc_binary", {}))
+            self.roc_binary._load(_rocs(statistics))
 
     # -- counts ----------------------------------------------------------------------------------
 
@@ -265,10 +266,17 @@ class EvaluationBinary(BaseEvaluation):
 _COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
 
+def _rocs(statistics: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = statistics.get("roc_binary", {})
+    if not isinstance(found, Mapping):
+        raise DataError("statistics: roc_binary must be the statistics of a ROCBinary")
+    return found
+
+
 def _thresholds(given: float | Sequence[float] | None, size: int | None) -> float | list[float] | None:
     if given is None:
         return None
-    values = np.asarray(given, np.float64)
-    if values.ndim > 1 or not np.isfinite(values).all() or (values.ndim and size not in (None, len(values))):
-        raise ConfigurationError(f"decision_threshold must be a number, or one for each output, got {given!r}")
+    values = numbers_of("decision_threshold", given)
+    if values.ndim and size not in (None, len(values)):
+        raise ConfigurationError(f"decision_threshold must be a number, or one for each output, got {shorten(given)}")
     return float(values) if values.ndim == 0 else [float(value) for value in values]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from strombus.errors import DataError
 from strombus.evaluation.base import Array, BaseEvaluation
 from strombus.evaluation.charts import MOST_LINES, Chart, Histogram, Line, LineChart
-from strombus.evaluation.options import at_least, names_of, number_of
+from strombus.evaluation.options import at_least, axis_of, names_of, number_of
 from strombus.evaluation.reading import read_counts, read_values
 from strombus.evaluation.rows import check_probabilities, check_zero_or_one, class_rows, value_rows
 from strombus.evaluation.text import table
@@ -72,7 +72,7 @@ class EvaluationCalibration(BaseEvaluation):
         self.histogram_num_bins = at_least("histogram_num_bins", histogram_num_bins, 1)
         self.exclude_empty_bins = bool(exclude_empty_bins)
         self.labels = names_of(labels, None)
-        self.axis = axis
+        self.axis = axis_of(axis)
         self._counts: dict[str, Array] = {}
 
     def settings(self) -> dict[str, Any]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from strombus.documents import shorten
 from strombus.errors import ConfigurationError
 
-__all__ = ["at_least", "names_of", "number_of", "one_of"]
+__all__ = ["MOST", "at_least", "axis_of", "names_of", "number_of", "numbers_of", "one_of"]
+
+
+MOST = 10_000_000
+"""Classes, bins or steps: figures of each of them are to fit into memory."""
 
 
 def names_of(labels: Any, count: int | None, what: str = "labels") -> list[str] | None:
@@ -22,6 +28,8 @@ def names_of(labels: Any, count: int | None, what: str = "labels") -> list[str] 
     """
     if labels is None:
         return None
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise ConfigurationError(f"{what} must be a list of names, got {shorten(labels)}")
     if isinstance(labels, Mapping):
         if missing := set(range(len(labels))) - set(labels):
             raise ConfigurationError(
@@ -34,17 +42,33 @@ def names_of(labels: Any, count: int | None, what: str = "labels") -> list[str] 
     return names
 
 
-def at_least(name: str, value: Any, least: int) -> int:
-    """Return `value` as an integer; ConfigurationError when it is none or is below `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigurationError(f"{name} must be an integer of at least {least}, got {value!r}")
+def at_least(name: str, value: Any, least: int, most: int = MOST) -> int:
+    """Return `value` as an integer; ConfigurationError when it is none, or is below `least` or above `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        raise ConfigurationError(f"{name} must be an integer of at least {least}, at most {most}, got {shorten(value)}")
     return int(value)
+
+
+def axis_of(value: Any) -> int:
+    """Return `value` as the number of an axis; ConfigurationError when it is none."""
+    return at_least("axis", value, -32, 32)
+
+
+def numbers_of(name: str, value: Any, most_axes: int = 1) -> NDArray[np.float64]:
+    """Return finite numbers as an array; ConfigurationError when they are not, or have more axes."""
+    try:
+        found = np.asarray(None if isinstance(value, bool | str) else value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        found = np.asarray(np.nan)
+    if found.ndim > most_axes or not np.isfinite(found).all():
+        raise ConfigurationError(f"{name} must be {'numbers' if most_axes else 'a number'}, got {shorten(value)}")
+    return found
 
 
 def one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:
     """Return what `value` equals among `known`; ConfigurationError when there is none."""
     if value not in known:
-        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, known))}, got {shorten(value)}")
     return known[known.index(value)]
 
 

@@ -27,23 +27,23 @@ def read_values(statistics: Mapping[str, Any], name: str, shape: tuple[int | Non
 def read_counts(statistics: Mapping[str, Any], name: str, shape: tuple[int | None, ...]) -> Array:
     """Return an array of int64, none of them negative; see `read_values`."""
     array = _read(statistics, name, shape, "counts")
-    if array.size and (array.dtype.kind not in "iu" or array.min() < 0):
-        raise DataError(f"statistics: {name} must hold counts, which are integers of at least 0")
+    if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 2**53):
+        raise DataError(f"statistics: {name} must hold counts, which are integers of at least 0 and at most 2^53")
     return array.astype(np.int64)
 
 
-def read_number(statistics: Mapping[str, Any], name: str, least: int = 0) -> int:
-    """Return an integer of at least `least`; see `read_values`."""
+def read_number(statistics: Mapping[str, Any], name: str, least: int = 0, most: int = 2**62) -> int:
+    """Return an integer of at least `least` and at most `most`; see `read_values`."""
     value = int(read_counts(statistics, name, ()))
-    if value < least:
-        raise DataError(f"statistics: {name} must be at least {least}, got {value}")
+    if not least <= value <= most:
+        raise DataError(f"statistics: {name} must be at least {least}, at most {most}, got {value}")
     return value
 
 
 def _read(statistics: Mapping[str, Any], name: str, shape: tuple[int | None, ...], what: str) -> Array:
     try:
         array = np.asarray(statistics[name])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise DataError(f"statistics: {name} is missing or irregular; wanted {what}") from None
     if array.size == 0 and len(shape) > 1:
         array = array.reshape(0, *[side or 0 for side in shape[1:]]).astype(np.int64)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from strombus.errors import DataError
 from strombus.evaluation.base import Array, BaseEvaluation
 from strombus.evaluation.charts import Chart
-from strombus.evaluation.options import at_least, names_of, number_of
+from strombus.evaluation.options import at_least, axis_of, names_of, number_of
 from strombus.evaluation.reading import read_counts, read_values
 from strombus.evaluation.rows import value_rows
 
@@ -137,8 +137,8 @@ class RegressionEvaluation(BaseEvaluation):
     ) -> None:
         self.columns = None if columns is None else at_least("columns", columns, 1)
         self.column_names = names_of(column_names, columns, "column_names")
-        self.precision = at_least("precision", precision, 1)
-        self.axis = axis
+        self.precision = at_least("precision", precision, 1, 100)
+        self.axis = axis_of(axis)
         self._moments: _Moments | None = None
 
     def settings(self) -> dict[str, Any]:

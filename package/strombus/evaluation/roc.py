@@ -12,7 +12,7 @@ from strombus.errors import DataError
 from strombus.evaluation.base import Array, BaseEvaluation
 from strombus.evaluation.charts import Chart, Line, LineChart
 from strombus.evaluation.curves import PrecisionRecallCurve, RocCurve
-from strombus.evaluation.options import at_least
+from strombus.evaluation.options import at_least, axis_of
 from strombus.evaluation.reading import read_counts, read_values
 from strombus.evaluation.rows import check_probabilities, class_rows
 from strombus.evaluation.tally import Tally
@@ -44,7 +44,7 @@ class ROC(BaseEvaluation):
     def __init__(self, threshold_steps: int = 0, *, remove_redundant: bool = True, axis: int = 1) -> None:
         self.threshold_steps = at_least("threshold_steps", threshold_steps, 0)
         self.remove_redundant = bool(remove_redundant)
-        self.axis = axis
+        self.axis = axis_of(axis)
         # Negatives and positives: by score, or by the last threshold that the score reaches.
         self._tally = Tally(np.int64 if threshold_steps else np.float64, 2)
 

@@ -11,7 +11,7 @@ from strombus.errors import DataError
 from strombus.evaluation.base import BaseEvaluation
 from strombus.evaluation.charts import Chart, Line, worst_lines
 from strombus.evaluation.curves import PrecisionRecallCurve, RocCurve
-from strombus.evaluation.options import at_least, names_of, number_of
+from strombus.evaluation.options import at_least, axis_of, names_of, number_of
 from strombus.evaluation.roc import ROC, curve_charts
 from strombus.evaluation.text import table
 
@@ -43,7 +43,7 @@ class ManyROC(BaseEvaluation):
         self.threshold_steps = at_least("threshold_steps", threshold_steps, 0)
         self.labels = names_of(labels, None)
         self.remove_redundant = bool(remove_redundant)
-        self.axis = axis
+        self.axis = axis_of(axis)
         self._rocs: list[ROC] = []
 
     def settings(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, 
 from pydantic.alias_generators import to_camel
 
 from strombus.data import NativeCollection, Source
+from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
 from strombus.errors import ConfigurationError, StrombusWarning
 from strombus.masters.job import Recovery, TrainingJob
 from strombus.partitioning import (
@@ -28,6 +29,9 @@ from strombus.types import Capacity, NetworkState
 from strombus.worker.hooks import TrainingHook
 
 __all__ = ["TrainingMaster", "explain", "make_named"]
+
+LONGEST = 1 << 18
+"""Characters of a master as JSON or YAML; with all options written out it has about 2 000."""
 
 STORAGE_LEVELS = (
     "NONE",
@@ -44,6 +48,9 @@ STORAGE_LEVELS = (
     "OFF_HEAP",
 )
 
+_PROBLEMS = 20
+"""Wrong options that one error lists."""
+
 # Written by DL4J, without meaning here: read when null, so that a file of DL4J's loads.
 _NULL_ONLY = ("broadcastHadoopConfig", "statsStorage", "workerPeriodicGCFrequency", "workerTogglePeriodicGC")
 
@@ -52,17 +59,19 @@ def explain(error: ValidationError, owner: str, known: str) -> str:
     """Return one line of what is wrong with the options of `owner`; `known` lists those it has."""
     lines = []
     for problem in error.errors():
-        option = ".".join(str(part) for part in problem["loc"])
+        option = ".".join(str(part)[:100] for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             lines.append(f"{owner} has no option {option!r}; known: {known}")
         else:
-            value = f" {option} = {problem.get('input')!r}:" if option else ""
-            lines.append(f"{owner}:{value} {problem['msg'].removeprefix('Value error, ')}")
-    return "; ".join(lines)
+            value = f" {option} = {shorten(problem.get('input'))}:" if option else ""
+            lines.append(f"{owner}:{value} {problem['msg'].removeprefix('Value error, ')[:2000]}")
+    return "; ".join(lines[:_PROBLEMS]) + ("" if len(lines) <= _PROBLEMS else f"; and {len(lines) - _PROBLEMS} more")
 
 
 def make_named(table: Registry, name: str, options: Mapping[str, Any]) -> Any:
     """Make what `table` knows by `name`; ValueError says in one line what is wrong with its options."""
+    if not isinstance(name, str):
+        raise ValueError(f"type must be a name, got {shorten(name)}; known: {', '.join(table)}")
     kind = table[name]
     try:
         return kind(**options)
@@ -123,7 +132,9 @@ class TrainingMaster(BaseModel, ABC):
         For a value that cannot work, naming option and value.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
 
     name: ClassVar[str]
     validates: ClassVar[bool] = False
@@ -247,9 +258,9 @@ class TrainingMaster(BaseModel, ABC):
     def from_json(cls, text: str) -> Self:
         """Build a master from JSON (DL4J: ``fromJson``); ConfigurationError when it is none."""
         try:
-            options = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigurationError(f"not JSON: {error}") from None
+            options = parse_json(text, LONGEST)
+        except DocumentError as error:
+            raise ConfigurationError(f"not JSON as a {cls.__name__} is written: {error}") from None
         return cls.from_dict(options)
 
     def to_yaml(self) -> str:
@@ -260,9 +271,9 @@ class TrainingMaster(BaseModel, ABC):
     def from_yaml(cls, text: str) -> Self:
         """Build a master from YAML (DL4J: ``fromYaml``); ConfigurationError when it is none."""
         try:
-            options = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigurationError(f"not YAML: {error}") from None
+            options = parse_yaml(text, LONGEST)
+        except DocumentError as error:
+            raise ConfigurationError(f"not YAML as a {cls.__name__} is written: {error}") from None
         return cls.from_dict(options)
 
     # -- training --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from strombus.documents import shorten
 from strombus.errors import ConfigurationError, StrombusWarning
 from strombus.transport import transports
 
@@ -94,9 +95,11 @@ def from_dl4j(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "voidConfiguration" not in options:
         return dict(options)
+    void = _record(options, "voidConfiguration")
     dropped = _STATE | _INERT.keys() | {name for name in _OBJECTS if options.get(name) is None}
     kept = {name: value for name, value in options.items() if name not in dropped}
-    kept["transportOptions"] = _transport(kept.pop("voidConfiguration") or {}, "transport" in kept)
+    del kept["voidConfiguration"]
+    kept["transportOptions"] = _transport(void, "transport" in kept)
     if not kept.get("batchSizePerWorker"):  # 0 is DL4J's "not set"
         kept.pop("batchSizePerWorker", None)
     if kept.get("thresholdAlgorithm", ...) is None:
@@ -114,26 +117,41 @@ def _transport(void: Mapping[str, Any], named: bool) -> dict[str, Any]:
     known = {*_VOID_INERT, *_VOID_ACTING, *_FORCED}
     if unknown := sorted(void.keys() - known):
         raise ConfigurationError(
-            f"voidConfiguration has no property {', '.join(map(repr, unknown))}; known: {', '.join(sorted(known))}"
+            f"voidConfiguration has no property {', '.join(map(shorten, unknown[:20]))}; "
+            f"known: {', '.join(sorted(known))}"
         )
     if void.get("transportType", "ROUTED_UDP") not in ("ROUTED_UDP", None) and not named:
         raise ConfigurationError(
-            f"voidConfiguration: transportType {void['transportType']} names nothing that runs here, nor in DL4J, "
-            f"which takes ROUTED_UDP alone; leave it out, or name one of ours as transport ({', '.join(transports)})"
+            f"voidConfiguration: transportType {shorten(void['transportType'])} names nothing that runs here, nor in "
+            f"DL4J, which takes ROUTED_UDP alone; leave it out, or name one of ours as transport "
+            f"({', '.join(transports)})"
         )
     _warn(_changed(void, _VOID_INERT))
     options: dict[str, Any] = {name: void[name] for name in ("controllerAddress", "networkMask") if void.get(name)}
     # DL4J's own port is that of a controller; here every member has one, and any free one will do.
-    given = ((void.get("portSupplier") or {}).get("port"), void.get("unicastControllerPort"))
+    given = (_record(void, "portSupplier").get("port"), void.get("unicastControllerPort"))
     if port := next((one for one in given if one not in (None, 0, _PORT)), None):
         options["ports"] = (port, port)
     if void.get("responseTimeout", _ANSWER) not in (_ANSWER, None):
-        options["connectTimeout"] = options["sendTimeout"] = void["responseTimeout"] / 1000
+        options["connectTimeout"] = options["sendTimeout"] = _seconds(void["responseTimeout"])
     if void.get("meshBuildMode") == "MESH":
         options["topology"] = "tree"
     elif "controllerAddress" in options:  # everything goes through it
         options["topology"] = "star"
     return options
+
+
+def _record(options: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = options.get(name)
+    if not isinstance(found, Mapping | None):
+        raise ConfigurationError(f"{name} must be a mapping, got {shorten(found)}")
+    return found or {}
+
+
+def _seconds(milliseconds: Any) -> float:
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        raise ConfigurationError(f"responseTimeout must be milliseconds, got {shorten(milliseconds)}")
+    return milliseconds / 1000
 
 
 def _changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:

@@ -32,7 +32,7 @@ from strombus.masters.job import Recovery, TrainingJob
 from strombus.partitioning import Repartitioner
 from strombus.runs import Checkpoint
 from strombus.stats import Recorder
-from strombus.transport import Transport, TransportOptions, make_keys, transports
+from strombus.transport import Seconds, Transport, TransportOptions, make_keys, transports
 from strombus.types import Capacity, NetworkState
 from strombus.worker.carrying import Carried
 from strombus.worker.saving import merge_records, read_records
@@ -115,10 +115,10 @@ class SharedTrainingMaster(TrainingMaster):
     on_nonfinite: Literal["raise", "skip"] = "raise"
     transport: str | type[Transport] = "zeromq"
     transport_options: TransportOptions = Field(default_factory=TransportOptions)
-    debug_longer_iterations: int = Field(default=0, ge=0)
+    debug_longer_iterations: int = Field(default=0, ge=0, le=3_600_000)
     encoding_debug_mode: bool = False
-    timeout: float = Field(default=120.0, gt=0)
-    step_timeout: float | None = Field(default=None, gt=0)
+    timeout: Seconds = 120.0
+    step_timeout: Seconds | None = None
     max_failures: int = Field(default=0, ge=0)
     min_workers: int = Field(default=1, ge=1)
 

@@ -22,7 +22,9 @@ class Repartitioner(BaseModel, ABC):
     that a worker reads one stretch of the data. The same arguments give the same plan.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
 
     name: ClassVar[str]
     """Key in `repartitioners`, and the name of the file."""

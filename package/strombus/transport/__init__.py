@@ -1,13 +1,14 @@
 """How the members of a gang talk to one another, whatever engine started them."""
 
 from strombus.registry import Registry
-from strombus.transport.base import Keys, Message, Seat, Transport, TransportFigures, TransportOptions
+from strombus.transport.base import Keys, Message, Seat, Seconds, Transport, TransportFigures, TransportOptions
 from strombus.transport.zeromq import make_keys
 
 __all__ = [
     "Keys",
     "Message",
     "Seat",
+    "Seconds",
     "Transport",
     "TransportFigures",
     "TransportOptions",

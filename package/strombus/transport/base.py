@@ -6,7 +6,7 @@ import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
@@ -14,6 +14,10 @@ from pydantic.alias_generators import to_camel
 from strombus.transport.topology import Topology
 
 __all__ = ["Keys", "Message", "Seat", "Transport", "TransportFigures", "TransportOptions"]
+
+Port = Annotated[int, Field(ge=1, le=2**16 - 1)]
+Seconds = Annotated[float, Field(gt=0, le=1e8)]
+"""Of a wait; the system's own limit is not far above."""
 
 Payload = bytes | bytearray | memoryview
 
@@ -107,15 +111,17 @@ class TransportOptions(BaseModel):
         members and a tree of more (DL4J: ``meshBuildMode``).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
 
     host: str | None = None
     network_mask: str | None = None
     controller_address: str | None = None
-    ports: tuple[int, int] | None = None
-    connect_timeout: float = Field(default=30.0, gt=0)
-    send_timeout: float = Field(default=30.0, gt=0)
-    dead_after: float = Field(default=5.0, gt=0)
+    ports: tuple[Port, Port] | None = None
+    connect_timeout: Seconds = 30.0
+    send_timeout: Seconds = 30.0
+    dead_after: Seconds = 5.0
     queue: int = Field(default=64, ge=1)
     window: int = Field(default=2**26, ge=1)
     largest_message: int = Field(default=2**30, ge=2**10)

@@ -45,7 +45,9 @@ class Encoder(BaseModel, ABC):
         NumPy's name of what peers read a threshold as; None for the parameters' own type.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
 
     name: ClassVar[str]
     one_threshold: ClassVar[bool] = False

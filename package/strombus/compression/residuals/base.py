@@ -16,7 +16,9 @@ __all__ = ["ResidualPostProcessor"]
 class ResidualPostProcessor(BaseModel, ABC):
     """What happens to a residual after an update was taken out of it (DL4J: ``ResidualPostProcessor``)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
 
     name: ClassVar[str]
 

@@ -60,7 +60,9 @@ class ThresholdAlgorithm(BaseModel, ABC):
         Bounds; DL4J has none, and its thresholds can fall to zero.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
 
     name: ClassVar[str]
 
