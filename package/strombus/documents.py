@@ -24,7 +24,7 @@ class DocumentError(ValueError):
     """A text that is no document as wanted; its reader raises an error of its own that names the file."""
 
 
-def parse_json(text: str | bytes, most: int) -> Any:
+def parse_json(text: str | bytes, most: int, *, finite: bool = True) -> Any:
     """Return what a JSON text says.
 
     Parameters
@@ -32,16 +32,18 @@ def parse_json(text: str | bytes, most: int) -> Any:
     text : str or bytes
     most : int
         Characters, or bytes, that it may have.
+    finite : bool
+        Whether NaN and Infinity, which Python writes and JSON does not know, are refused.
 
     Raises
     ------
     DocumentError
-        When it is longer, is no JSON (NaN and Infinity are none), names a key twice, is nested more than 64 levels
+        When it is longer, is no JSON, names a key twice, is nested more than 64 levels
         deep, or has an integer of more than 64 bits.
     """
     _check_length(text, most)
     try:
-        return _plain(json.loads(text, object_pairs_hook=_mapping, parse_constant=_refuse_constant))
+        return _plain(json.loads(text, object_pairs_hook=_mapping, parse_constant=_refuse_constant if finite else None))
     except RecursionError:
         raise DocumentError(f"it is nested more than {DEEPEST} levels deep") from None
     except ValueError as error:

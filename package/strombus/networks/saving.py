@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
-import fsspec
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as parse
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from strombus.documents import parse_json, shorten
 from strombus.errors import ConfigurationError, DataError, MissingDataError
-from strombus.files import write_whole
+from strombus.files import read_whole, write_whole
 from strombus.networks.flat import module_tensors, to_numpy, trainable
 from strombus.types import NetworkState, UpdaterState
 
@@ -29,6 +27,15 @@ __all__ = ["from_json", "load", "pack", "save", "to_json"]
 FORMAT = 1
 _KEY = "strombus"
 _PAIRS = "$pairs"
+
+_LARGER = 16
+"""How many times the module's bytes a file may have: an optimizer keeps a few values for each parameter."""
+
+_HEADER = 64 << 20
+"""Bytes of the names, shapes and metadata in a file."""
+
+_SHOWN = 50
+"""Differences that one error lists."""
 
 
 def save(network: Network, path: str | PathLike[str], updater: bool = True) -> None:
@@ -113,13 +120,14 @@ def load(network: Network, path: str | PathLike[str], updater: bool = True) -> N
     DataError
         When the file is corrupt, or its tensors differ from the module's; lists which.
     """
-    data = _read(path)
-    header, tensors = _parse(data, str(path))
     mine = module_tensors(network.module)
+    data = _read(path, _LARGER * sum(tensor.nbytes for tensor in mine.values()) + _HEADER)
+    header, tensors = _parse(data, str(path))
     theirs = {name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")}
     differences = _differences(mine, theirs)
     if differences:
-        raise DataError(f"{path} holds another module's values: {'; '.join(differences)}")
+        more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        raise DataError(f"{path} holds another module's values: {'; '.join(differences[:_SHOWN])}{more}")
     if updater:
         network.restore_updater(_updater(header, tensors, str(path)))
     with torch.no_grad():
@@ -130,11 +138,11 @@ def load(network: Network, path: str | PathLike[str], updater: bool = True) -> N
 
 def _differences(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
     found = [f"{name} is missing" for name in mine if name not in theirs]
-    found += [f"{name} is not in the module" for name in theirs if name not in mine]
+    found += [f"{name[:200]} is not in the module" for name in theirs if name not in mine]
     for name in mine.keys() & theirs.keys():
         here, there = mine[name], theirs[name]
         if here.shape != there.shape:
-            found.append(f"{name} has shape {tuple(there.shape)}, the module's {tuple(here.shape)}")
+            found.append(f"{name[:200]} has shape {tuple(there.shape)}, the module's {tuple(here.shape)}")
         elif here.dtype != there.dtype:
             found.append(f"{name} is {there.dtype}, the module's {here.dtype}")
     return sorted(found)
@@ -145,18 +153,19 @@ def _parse(data: bytes, path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         tensors = parse(data)
         length = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} is no network file, or is damaged: {type(error).__name__}: {error}") from error
+        header = parse_json(parse_json(data[8 : 8 + length], _HEADER)["__metadata__"][_KEY], _HEADER, finite=False)
+    except Exception as error:  # safetensors and torch raise a dozen kinds
+        what = f"{type(error).__name__}: {str(error)[:500]}"
+        raise DataError(f"{path} is no network file, or is damaged: {what}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         version = header.get("format") if isinstance(header, dict) else None
-        raise DataError(f"{path} has format {version!r}; this version of Strombus reads format {FORMAT}")
+        raise DataError(f"{path} has format {shorten(version)}; this version of Strombus reads format {FORMAT}")
     for name in ("iteration", "epoch"):
-        if type(header.get(name)) is not int or header[name] < 0:
-            raise DataError(f"{path} is damaged: {name} must be a count, got {header.get(name)!r}")
+        if type(header.get(name)) is not int or not 0 <= header[name] <= 2**53:
+            raise DataError(f"{path} is damaged: {name} must be a count, got {shorten(header.get(name))}")
     score = header.get("score")
     if score is not None and type(score) not in (int, float):
-        raise DataError(f"{path} is damaged: score must be a number or null, got {score!r}")
+        raise DataError(f"{path} is damaged: score must be a number or null, got {shorten(score)}")
     return header, tensors
 
 
@@ -169,7 +178,11 @@ def _updater(header: dict[str, Any], tensors: dict[str, Tensor], path: str) -> U
     whole = isinstance(groups, list) and all(isinstance(group, dict) for group in groups)
     if not whole or not isinstance(schedule, dict | None):
         raise DataError(f"{path} is damaged: the updater's groups or schedule are no records")
-    arrays = {name.removeprefix("updater."): to_numpy(t) for name, t in tensors.items() if name.startswith("updater.")}
+    kept = {name.removeprefix("updater."): tensor for name, tensor in tensors.items() if name.startswith("updater.")}
+    try:
+        arrays = {name: to_numpy(tensor) for name, tensor in kept.items()}
+    except (TypeError, RuntimeError) as error:  # torch has numbers that NumPy has not
+        raise DataError(f"{path} is damaged: the updater's tensors are of an unknown kind: {error}") from error
     return UpdaterState(arrays, tuple(cast(list[dict[str, Any]], groups)), schedule)
 
 
@@ -196,10 +209,8 @@ def from_json(value: Any) -> Any:
     return [from_json(item) for item in value] if isinstance(value, list) else value
 
 
-def _read(path: str | PathLike[str]) -> bytes:
-    files, target = fsspec.core.url_to_fs(os.fspath(path))
+def _read(path: str | PathLike[str], most: int) -> bytes:
     try:
-        with files.open(target, "rb") as stream:
-            return bytes(stream.read())
+        return read_whole(path, most)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise MissingDataError(f"there is no network file at {path}; network.save(path) writes one") from error

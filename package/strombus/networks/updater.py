@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from strombus.documents import shorten
 from strombus.errors import ConfigurationError
 from strombus.networks.flat import to_numpy
 from strombus.types import UpdaterState
@@ -93,12 +94,16 @@ def check_updater(
             "the updater state comes with a learning-rate schedule and the network has none; "
             "give the network the schedule, or call network.reset_updater()"
         )
-    unknown = sorted(set(state.schedule) - set(schedule.state_dict()))
+    mine = schedule.state_dict()
+    unknown = sorted(set(state.schedule) - set(mine))
     if unknown:
         raise ConfigurationError(
             f"the updater state's schedule sets {', '.join(unknown)}, which {type(schedule).__name__} does not know: "
             "it is the state of another schedule; call network.reset_updater() to start afresh"
         )
+    for name, value in state.schedule.items():
+        if isinstance(mine[name], int | float | tuple):
+            _check_like(mine[name], value, f"{name} of {type(schedule).__name__}")
 
 
 def write_updater_(
@@ -134,9 +139,9 @@ def _by_parameter(tensors: Mapping[str, NDArray[Any]], count: int) -> dict[int, 
     found: dict[int, dict[str, NDArray[Any]]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
-        if not (name and index.isdecimal() and int(index) < count):
+        if not (name and index.isascii() and index.isdecimal() and len(index) < 10 and int(index) < count):
             raise ConfigurationError(
-                f"updater state {key!r} belongs to none of the {count} trainable parameters; "
+                f"updater state {shorten(key)} belongs to none of the {count} trainable parameters; "
                 "after freezing or unfreezing some, call network.reset_updater()"
             )
         found.setdefault(int(index), {})[name] = np.asarray(value)
@@ -175,8 +180,20 @@ def _check_groups(groups: Sequence[Mapping[str, Any]], optimizer: Optimizer, sch
                 "it is the state of another optimizer; call network.reset_updater() to start afresh"
             )
         for name, value in values.items():
-            if isinstance(group.get(name), int | float) and not isinstance(value, int | float):
-                raise ConfigurationError(f"the updater state sets {name} of {kind} to {value!r}, wanted a number")
+            _check_like(group.get(name), value, f"{name} of {kind}")
+
+
+def _check_like(current: Any, value: Any, what: str) -> None:
+    """Make sure that a value can take the place of the one that is there now."""
+    if isinstance(current, tuple | list):
+        if not isinstance(value, tuple | list) or len(value) != len(current):
+            raise ConfigurationError(
+                f"the updater state sets {what} to {shorten(value)}, wanted {len(current)} values as in {current!r}"
+            )
+        for mine, its in zip(current, value, strict=True):
+            _check_like(mine, its, what)
+    elif isinstance(current, int | float) and not isinstance(value, int | float):
+        raise ConfigurationError(f"the updater state sets {what} to {shorten(value)}, wanted a number")
 
 
 def _like(current: Any, value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import json
 import posixpath
 import tempfile
 from pathlib import Path
@@ -12,11 +11,15 @@ from typing import Any, Self
 
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReader, MLWriter
 
+from strombus.documents import DocumentError, parse_json, shorten
 from strombus.errors import ConfigurationError, DataError
 from strombus.masters import masters
 from strombus.networks import Network
 
 __all__ = ["NetworkReader", "NetworkWriter", "imported"]
+
+LONGEST = 1 << 20
+"""Characters of a stage's params."""
 
 CHUNK = 8 << 20
 """Bytes of the weights in one row of what is saved."""
@@ -85,10 +88,13 @@ class NetworkReader(MLReader):  # type: ignore[misc]
         """Return the instance that was saved to `path`."""
         session = self.sparkSession
         text = session.read.text(posixpath.join(path, "metadata")).first()[0]
-        metadata = json.loads(text)
+        try:
+            metadata = parse_json(text, LONGEST, finite=False)
+        except DocumentError as error:
+            raise DataError(f"{path}/metadata cannot be read: {error}") from None
         wanted = f"{self._kind.__module__}.{self._kind.__name__}"
-        if metadata["class"] != wanted:
-            raise DataError(f"{path} holds a {metadata['class']}, not a {wanted}")
+        if not isinstance(metadata, dict) or metadata.get("class") != wanted:
+            raise DataError(f"{path} holds {shorten(metadata)}, not a {wanted}")
         rows = session.read.parquet(posixpath.join(path, "weights")).orderBy("chunk").collect()
         instance = self._kind(network=self._filled(metadata["network"], b"".join(row.data for row in rows), path))
         instance._resetUid(metadata["uid"])
