@@ -1,6 +1,9 @@
-"""Every exception Strombus raises on purpose; each one survives pickle and says what to do next."""
+"""Every exception Strombus raises on purpose; each one survives pickle, says what to do next and tells no password."""
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 __all__ = [
     "ConfigurationError",
@@ -20,11 +23,34 @@ __all__ = [
     "TaskError",
     "UnfinishedExportError",
     "WireError",
+    "hide_credentials",
 ]
+
+_USER = re.compile(r"(?<=://)(?:[^/?#]+|[^:/?#]+:.*)@")  # keys of S3 have slashes, which people forget to quote
+_QUERY = re.compile(r"(?<=[?&])([\w.~%-]{1,100})=[^&#]+")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+
+
+def hide_credentials(text: str) -> str:
+    """Return a text with ``***`` for what stands before an @ in its URIs, and for the values of their queries.
+
+    People write keys there (``s3://key:secret@bucket/data``, ``https://host/data?sig=...``); messages, logs and
+    records are passed on.
+    """
+    if "://" not in text:
+        return text
+    return _URI.sub(lambda found: _QUERY.sub(r"\1=***", _USER.sub("***@", found[0])), text)
+
+
+def _without_credentials(value: Any) -> Any:
+    return hide_credentials(value) if isinstance(value, str) else value
 
 
 class StrombusError(Exception):
-    """Base of all errors that Strombus raises on purpose."""
+    """Base of all errors that Strombus raises on purpose; see `hide_credentials` for what their texts leave out."""
+
+    def __init__(self, *args: Any) -> None:
+        self.args = tuple(map(_without_credentials, args))
 
 
 class ConfigurationError(StrombusError, ValueError):
@@ -37,6 +63,9 @@ class DataError(StrombusError, ValueError):
 
 class MissingDataError(FileNotFoundError, DataError):
     """A path or URI where no data was found."""
+
+    def __init__(self, *args: Any) -> None:
+        StrombusError.__init__(self, *args)
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
@@ -65,6 +94,12 @@ class GangUnavailable(ExecutorError):
 class GangTimeout(TimeoutError, ExecutorError):
     """A wait of a gang passed its deadline: who was waited for, for what, how long, which option changes it."""
 
+    def __init__(self, *args: Any) -> None:
+        StrombusError.__init__(self, *args)
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
 
 class TaskError(ExecutorError):
     """A task failed on a worker.
@@ -81,9 +116,9 @@ class TaskError(ExecutorError):
 
     def __init__(self, message: str, part: int | None = None, traceback: str = "") -> None:
         super().__init__(message, part, traceback)
-        self.message = message
+        self.message = hide_credentials(message)
         self.part = part
-        self.traceback = traceback
+        self.traceback = hide_credentials(traceback)
 
     def __str__(self) -> str:
         return self.message
@@ -113,8 +148,8 @@ class PeerLost(ConnectionError, ExecutorError):
     """
 
     def __init__(self, message: str, rank: int | None = None) -> None:
-        super().__init__(message, rank)
-        self.message = message
+        StrombusError.__init__(self, message, rank)
+        self.message = hide_credentials(message)
         self.rank = rank
 
     def __str__(self) -> str:

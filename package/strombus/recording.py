@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 
 from strombus.checkpointing import differences, read_record
-from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning
+from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning, hide_credentials
 from strombus.files import join
 from strombus.fit_result import FitResult
 from strombus.masters.base import TrainingMaster
@@ -89,7 +89,7 @@ def record_result(run: Run, result: FitResult) -> None:
     try:
         network.save(path)
     except ConfigurationError as error:
-        logger.warning("the optimizer's state is not kept in %s: %s", path, error)
+        logger.warning("the optimizer's state is not kept in %s: %s", hide_credentials(path), error)
         network.save(path, updater=False)
     if result.stats.keys():
         result.stats.save(run.path)

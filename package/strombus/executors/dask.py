@@ -18,7 +18,7 @@ from distributed import Client, Future
 from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import Failure, dump
-from strombus.executors.dask_gang import alive_workers, run_gang
+from strombus.executors.dask_gang import alive_workers, run_gang, warn_of_open_channel
 from strombus.executors.dask_tasks import by_value, merge_group, probe_versions, run_part, view_value
 from strombus.executors.values import Packed, as_tuple
 from strombus.types import Capacity, Event, NativePartition
@@ -304,6 +304,8 @@ class DaskExecutor(Executor):
         attempt: int = 0,
     ) -> list[R]:
         """Run a gang, one member in each of as many worker processes; two gangs on a cluster queue."""
+        if attempt == 0:
+            warn_of_open_channel(self.client.scheduler.address)
         future = None if shared is None else _future_of(shared)
         described = [self._describe(payload, rank, "payload") for rank, payload in enumerate(payloads)]
         return run_gang(self.client, body, described, future, timeout, on_event, control, attempt)

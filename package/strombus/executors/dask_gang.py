@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,9 @@ from strombus.executors.dask_tasks import run_gang_member
 from strombus.executors.members import LEASE
 from strombus.types import Event
 
-__all__ = ["alive_workers", "run_gang"]
+__all__ = ["alive_workers", "run_gang", "warn_of_open_channel"]
+
+logger = logging.getLogger(__name__)
 
 WATCH = 1.0
 """Seconds between two looks at the scheduler's list of workers."""
@@ -37,6 +40,18 @@ def alive_workers(client: Client, among: Sequence[str] | None = None) -> dict[st
             f"the Dask scheduler {client.scheduler.address} did not answer within {LEASE:g} s ({error}); does it run?"
         ) from error
     return dict(sorted(found.items()))
+
+
+def warn_of_open_channel(address: str) -> None:
+    """Say so in the log when what travels through the scheduler can be read and changed on its way."""
+    where = urlsplit(address)
+    open_ = where.scheme in ("tcp", "ws", "ucx") and where.hostname not in (None, "localhost", "::1")
+    if open_ and not str(where.hostname).startswith("127."):
+        logger.warning(
+            "the members' keys, as all of the fit's code, go through the Dask scheduler %s, which is not encrypted: "
+            "who reads that network can read what they exchange; use TLS (distributed.Security) where it is not trusted",
+            address,
+        )
 
 
 def run_gang(

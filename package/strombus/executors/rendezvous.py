@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -48,7 +48,7 @@ class RendezvousTicket(Ticket):
     address: str
     server_public: bytes
     public: bytes
-    secret: bytes
+    secret: bytes = field(repr=False)
 
     def member(self) -> RendezvousMember:
         """Return what joins the gang when it is entered."""

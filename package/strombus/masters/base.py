@@ -6,7 +6,7 @@ import inspect
 import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import yaml
@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from strombus.data import NativeCollection, Source
 from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
-from strombus.errors import ConfigurationError, StrombusWarning
+from strombus.errors import ConfigurationError, StrombusWarning, hide_credentials
 from strombus.masters.job import Recovery, TrainingJob
 from strombus.partitioning import (
     DefaultRepartitioner,
@@ -228,6 +228,10 @@ class TrainingMaster(BaseModel, ABC):
         if hook not in self._hooks:
             raise ConfigurationError(f"{hook!r} is not among the hooks of this master")
         self._hooks.remove(hook)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, hide_credentials(value) if isinstance(value, str) else value
 
     # -- text forms ------------------------------------------------------------------------------
 

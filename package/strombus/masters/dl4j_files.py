@@ -122,7 +122,7 @@ def _transport(void: Mapping[str, Any], named: bool) -> dict[str, Any]:
         )
     if void.get("transportType", "ROUTED_UDP") not in ("ROUTED_UDP", None) and not named:
         raise ConfigurationError(
-            f"voidConfiguration: transportType {shorten(void['transportType'])} names nothing that runs here, nor in "
+            f"voidConfiguration: transportType {str(void['transportType'])[:100]} names nothing that runs here, nor in "
             f"DL4J, which takes ROUTED_UDP alone; leave it out, or name one of ours as transport "
             f"({', '.join(transports)})"
         )

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import fsspec
 
-from strombus.errors import RunError
+from strombus.errors import RunError, hide_credentials
 from strombus.files import is_local, write_whole
 
 __all__ = ["Lease"]
@@ -47,7 +47,7 @@ class Lease:
     """
 
     def __init__(self, uri: str, what: str, seconds: float = 30.0) -> None:
-        self._uri, self._what, self._seconds = uri, what, seconds
+        self._uri, self._what, self._seconds = uri, hide_credentials(what), seconds
         self._mark = uuid.uuid4().hex
         self._holder = f"{socket.gethostname()}:{os.getpid()}"
         self._count = 0
@@ -136,7 +136,7 @@ class Lease:
                 self._count += 1
                 write_whole(self._uri, self._content())
             except OSError as error:
-                logger.warning("%s: the lease could not be renewed: %s", self._what, error)
+                logger.warning("%s: the lease could not be renewed: %s", self._what, hide_credentials(str(error)))
 
 
 def _holder(found: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec
 
-from strombus.errors import ConfigurationError, RunError
+from strombus.errors import ConfigurationError, RunError, hide_credentials
 from strombus.files import join, normalise, write_whole
 from strombus.runs.lease import Lease
 
@@ -126,7 +126,10 @@ def _read(path: str) -> dict[str, Any] | None:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON has it: mappings, lists, texts and finite numbers; what is none of them becomes text."""
+    """Return `value` as JSON has it: mappings, lists, texts and finite numbers; what is none of them becomes text.
+
+    Credentials in URIs are left out.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -135,4 +138,6 @@ def plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int) else str(value)
+    if value is None or isinstance(value, int):
+        return value
+    return hide_credentials(str(value))
