@@ -31,8 +31,7 @@ __all__ = ["Trainer"]
 
 E = TypeVar("E")
 
-EVALUATION_WORKERS = 4
-"""Model copies at work in one process, where no master says; DL4J's default."""
+EVALUATION_WORKERS = 4  # model copies at work in one process, where no master says; DL4J's default
 
 
 class Trainer:
@@ -145,7 +144,7 @@ class Trainer:
         checkpoint : CheckpointConfig, optional
             When a fit with a name writes checkpoints; after each epoch by default.
         accept_changes : bool
-            Go on with a run that was begun with other settings, which is refused otherwise.
+            Go on with a run that was begun with other settings.
 
         Raises
         ------
@@ -153,8 +152,8 @@ class Trainer:
             Without a master, without an optimizer, or for fewer than one epoch.
         RunError
             When the name is in use, or was given to a fit with other settings.
-        DataError
-            When the data cannot be used; TaskError when a worker fails.
+        DataError, TaskError
+            When the data cannot be used, or a worker fails.
         """
         master = self._master_to_fit(epochs)
         if name is None and (storage_path is not None or checkpoint is not None):
@@ -188,9 +187,7 @@ class Trainer:
 
     def _validation_figures(self, source: Any) -> dict[str, float]:
         figures = {"score": self._inference.calculate_score(source, finite=False)}
-        if self.network.classifies:
-            figures["accuracy"] = self.evaluate(source).accuracy()
-        return figures
+        return figures | ({"accuracy": self.evaluate(source).accuracy()} if self.network.classifies else {})
 
     def _master_to_fit(self, epochs: int) -> TrainingMaster:
         if self.master is None:
@@ -265,8 +262,6 @@ class Trainer:
         DataError
             When the data is empty or has no labels, or a key's object holds several examples.
 
-        Notes
-        -----
         The score of an example is the mean over its unmasked terms; NaN stays NaN, and names its row by its place.
         """
         return self._inference.score_examples(data, include_regularization_terms, batch_size, to)
@@ -294,8 +289,7 @@ class Trainer:
         return self._evaluate(data, ROCMultiClass(threshold_steps, labels=labels), batch_size)
 
     def _evaluate(self, data: Any, metric: E, batch_size: int) -> E:
-        filled: E = self.do_evaluation(data, [metric], batch_size)[0]
-        return filled
+        return self.do_evaluation(data, [metric], batch_size)[0]  # type: ignore[no-any-return]
 
     def do_evaluation(
         self,
@@ -377,17 +371,17 @@ class Trainer:
     ) -> Any:
         """Return the network's output for each key, given masks too (DL4J: ``feedForwardWithMaskAndKey``).
 
-        The data's objects are pairs (key, (features, mask)); see `feed_forward_with_key`.
-
-        The mask has shape (examples, time), or (time,) for a single example without its axis; it may be None.
+        The data's objects are pairs (key, (features, mask)); see `feed_forward_with_key`. The mask has shape (examples, time), or (time,) for a single example without its axis; it may be None.
         """
         return self._inference.feed_forward(data, True, batch_size, to)
 
     @property
     def _inference(self) -> Inference:
-        directory = self.master.export_directory if self.master is not None else None
-        copies = self.master.default_evaluation_workers if self.master is not None else EVALUATION_WORKERS
-        return Inference(self.network, self.executor, copies, directory)
+        if self.master is None:
+            return Inference(self.network, self.executor, EVALUATION_WORKERS, None)
+        return Inference(
+            self.network, self.executor, self.master.default_evaluation_workers, self.master.export_directory
+        )
 
     # -- closing ---------------------------------------------------------------------------------
 

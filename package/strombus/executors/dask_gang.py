@@ -49,7 +49,7 @@ def warn_of_open_channel(address: str) -> None:
     if open_ and not str(where.hostname).startswith("127."):
         logger.warning(
             "the members' keys, as all of the fit's code, go through the Dask scheduler %s, which is not encrypted: "
-            "who reads that network can read what they exchange; use TLS (distributed.Security) where it is not trusted",
+            "who reads that network can read what they exchange; give the cluster TLS (distributed.Security) there",
             address,
         )
 
