@@ -371,7 +371,7 @@ class Trainer:
     ) -> Any:
         """Return the network's output for each key, given masks too (DL4J: ``feedForwardWithMaskAndKey``).
 
-        The data's objects are pairs (key, (features, mask)); see `feed_forward_with_key`. The mask has shape (examples, time), or (time,) for a single example without its axis; it may be None.
+        Objects are pairs (key, (features, mask)); see `feed_forward_with_key`. The mask has shape (examples, time), or (time,) for a single example without its axis; it may be None.
         """
         return self._inference.feed_forward(data, True, batch_size, to)
 
