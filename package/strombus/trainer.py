@@ -61,8 +61,7 @@ class Trainer:
         self.stats = TrainingStats()
         self._executor: Executor | None = None
         self._stand_in: Executor | None = None
-        self._closed = False
-        self._owned = not isinstance(backend, Executor)
+        self._closed, self._owned = False, not isinstance(backend, Executor)
         self._backend = backend
 
     @property
@@ -371,7 +370,8 @@ class Trainer:
     ) -> Any:
         """Return the network's output for each key, given masks too (DL4J: ``feedForwardWithMaskAndKey``).
 
-        Objects are pairs (key, (features, mask)); see `feed_forward_with_key`. The mask has shape (examples, time), or (time,) for a single example without its axis; it may be None.
+        Objects are pairs (key, (features, mask)); see `feed_forward_with_key`. The mask has shape
+        (examples, time), or (time,) for a single example without its axis; it may be None.
         """
         return self._inference.feed_forward(data, True, batch_size, to)
 
