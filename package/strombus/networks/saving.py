@@ -163,7 +163,7 @@ def _parse(data: bytes, path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name in ("iteration", "epoch"):
         if type(header.get(name)) is not int or not 0 <= header[name] <= 2**53:
             raise DataError(f"{path} is damaged: {name} must be a count, got {shorten(header.get(name))}")
-    score = header.get("score")
+    score = header.get("score", "nothing")
     if score is not None and type(score) not in (int, float):
         raise DataError(f"{path} is damaged: score must be a number or null, got {shorten(score)}")
     return header, tensors
