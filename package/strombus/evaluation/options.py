@@ -44,8 +44,10 @@ def names_of(labels: Any, count: int | None, what: str = "labels") -> list[str] 
 
 def at_least(name: str, value: Any, least: int, most: int = MOST) -> int:
     """Return `value` as an integer; ConfigurationError when it is none, or is below `least` or above `most`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-        raise ConfigurationError(f"{name} must be an integer of at least {least}, at most {most}, got {shorten(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ConfigurationError(f"{name} must be an integer of at least {least}, got {shorten(value)}")
+    if value > most:
+        raise ConfigurationError(f"{name} must be at most {most}, got {shorten(value)}")
     return int(value)
 
 
