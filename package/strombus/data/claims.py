@@ -22,7 +22,16 @@ from strombus.data.codecs import bounded
 from strombus.documents import shorten
 from strombus.errors import DataError
 
-__all__ = ["LARGEST_BLOCK", "check_column", "check_inside", "missing_shards", "open_array", "open_group"]
+__all__ = [
+    "LARGEST_BLOCK",
+    "check_array",
+    "check_column",
+    "check_inside",
+    "describe_array",
+    "missing_shards",
+    "open_array",
+    "open_group",
+]
 
 LARGEST_GROUP, LARGEST_ARRAY = 64 << 20, 1 << 20
 """Bytes of metadata; the manifest of 300 000 parts has about the former."""
@@ -77,20 +86,35 @@ def open_array(uri: str, *, texts: bool = False) -> Any:
     DataError
         When its metadata cannot be read, claims what cannot be, or what is stored is no plain files.
     """
+    array = describe_array(uri)
+    check_array(array, uri, texts=texts)
+    return array
+
+
+def describe_array(uri: str) -> Any:
+    """Open an array as `open_array` does, to see what its metadata says; `check_array` comes before any reading."""
     check_inside(uri)
     _check_metadata(uri, LARGEST_ARRAY)
     try:
         with store.codecs(uri):
-            array = bounded(zarr.open_array(uri, mode="r"))
-        _check_array(array, texts)
+            return bounded(zarr.open_array(uri, mode="r"))
     except FileNotFoundError:
         raise
     except DataError as error:
         raise DataError(f"{uri} cannot be used: {error}") from None
     except Exception as error:
         raise _unreadable(uri, error) from error
+
+
+def check_array(array: Any, uri: str, *, texts: bool = False) -> None:
+    """Raise DataError when an array claims what cannot be, or what is stored is no plain files."""
+    try:
+        _check_claims(array, texts)
+    except DataError as error:
+        raise DataError(f"{uri} cannot be used: {error}") from None
+    except Exception as error:  # such as of a grid that has no chunks of one shape
+        raise _unreadable(uri, error) from error
     _check_stored(array, uri)
-    return array
 
 
 def _unreadable(uri: str, error: Exception) -> DataError:
@@ -111,7 +135,7 @@ def check_column(dtype: str, shape: tuple[int, ...], what: str) -> None:
         raise DataError(f"{what} claims {row:.3g} bytes a row {shorten(shape)}, at most {LARGEST_BLOCK} are read")
 
 
-def _check_array(array: Any, texts: bool) -> None:
+def _check_claims(array: Any, texts: bool) -> None:
     """Hold shape, dtype and chunks against the bounds."""
     native = array.metadata.dtype.to_native_dtype()
     shape = tuple(array.shape)

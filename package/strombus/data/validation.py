@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from strombus.data import store
-from strombus.data.claims import check_inside, missing_shards, open_array
+from strombus.data.claims import check_array, check_inside, describe_array, missing_shards
 from strombus.data.manifest import Manifest, Part, read_manifest, write_manifest
 from strombus.data.rows import Column, is_mask
 from strombus.errors import DataError
@@ -134,11 +134,12 @@ def _check(expected: Expected, part: Part) -> Iterator[tuple[str, str]]:
 
 def _check_array(expected: Expected, part: Part, name: str, uri: str) -> Iterator[tuple[str, str]]:
     try:
-        array = open_array(uri)
+        array = describe_array(uri)
         mismatch = _mismatch(expected, part, name, array)
         if mismatch:
             yield "mismatched", mismatch
             return
+        check_array(array, uri)
         if lost := missing_shards(array, uri):
             yield "missing", f"{name} has lost {', '.join(lost[:3])}"
             return

@@ -16,11 +16,20 @@ import numpy as np
 from zarr.errors import GroupNotFoundError
 
 from strombus.data import store
-from strombus.data.claims import LARGEST_BLOCK, check_inside, missing_shards, open_array, open_group
+from strombus.data.claims import (
+    LARGEST_BLOCK,
+    check_array,
+    check_inside,
+    describe_array,
+    missing_shards,
+    open_array,
+    open_group,
+)
 from strombus.data.manifest import Manifest, Part, read_manifest
 from strombus.data.rows import Column, Layout, is_mask
 from strombus.data.shards import ShardReader
 from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
+from strombus.documents import shorten
 from strombus.errors import DataError, MissingDataError, UnfinishedExportError
 from strombus.types import Block, Columns
 
@@ -299,10 +308,12 @@ class ZarrSource(Source):
             uri = store.join(part.uri, name)
             if part.whole:
                 check_inside(part.uri)
-            array = open_array(uri)
+            array = describe_array(uri)
             wanted = (column.dtype, (part.rows, *column.shape))
             if (np.dtype(array.dtype).name, array.shape) != wanted:
-                raise DataError(f"{uri} was promised as {wanted}, it is {(str(array.dtype), array.shape)}; validate it")
+                found = shorten((str(array.dtype), array.shape))
+                raise DataError(f"{uri} was promised as {wanted}, it is {found}; validate it")
+            check_array(array, uri)
             if part.whole and (lost := missing_shards(array, uri)):
                 raise DataError(f"{uri} has lost {', '.join(lost[:3])}; restore it or export the data again")
             if len(self._open) >= OPEN_ARRAYS:
