@@ -129,8 +129,8 @@ class Slow(nn.Module):
 
 
 def test_networks_that_predict_side_by_side_in_one_process_never_mix(alone):
-    db = pytest.importorskip("dask.bag")
     import dask
+    import dask.bag as db
 
     data = [sb.DataSet(np.ones((2, 1), np.float32)) for _ in range(24)]
     bags = []
@@ -190,7 +190,8 @@ def test_validation_that_diverges_is_nan_and_no_end(alone):
 
 
 def test_what_cannot_work_is_refused_at_once(alone):
-    db = pytest.importorskip("dask.bag")
+    import dask.bag as db
+
     trainer = sb.Trainer(make_network(), backend=alone)
     with pytest.raises(DataError, match="must be a pair"):
         trainer.feed_forward_with_key([np.ones((1, 6))])

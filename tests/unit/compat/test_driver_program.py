@@ -7,11 +7,9 @@ import sys
 
 import cloudpickle
 import numpy as np
-import pyspark.cloudpickle
 import pytest
 import torch
 from helpers.networks import make_data, make_network
-from helpers.spark import spark_context
 
 import strombus as sb
 from strombus.compat.dl4j import (
@@ -21,6 +19,11 @@ from strombus.compat.dl4j import (
     SharedTrainingMaster,
     SparkDl4jMultiLayer,
 )
+
+pytest.importorskip("pyspark", reason="pyspark is not installed")
+
+import pyspark.cloudpickle
+from helpers.spark import spark_context
 
 for pickler in (cloudpickle, pyspark.cloudpickle):
     pickler.register_pickle_by_value(sys.modules[__name__])

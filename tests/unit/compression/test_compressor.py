@@ -173,17 +173,20 @@ def test_nothing_is_lost(algorithm, optimizer_name, scope, encoder_name, saves):
 @pytest.mark.parametrize("scope", ["model", "tensor"])
 @pytest.mark.parametrize("encoder", [ThresholdEncoder(), DenseEncoder(), DenseEncoder(dtype="float16")])
 def test_a_peer_ends_with_the_same_bits(dtype, scope, encoder):
-    _compare(make(dtype, threshold_scope=scope, encoder=encoder), make(dtype, threshold_scope=scope, encoder=encoder))
+    check_peers_agree(
+        make(dtype, threshold_scope=scope, encoder=encoder), make(dtype, threshold_scope=scope, encoder=encoder)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_peer_reads_dl4js_messages(dtype):
-    _compare(make(dtype, encoder=Dl4jEncoder()), make(dtype, encoder=Dl4jEncoder()))
+    check_peers_agree(make(dtype, encoder=Dl4jEncoder()), make(dtype, encoder=Dl4jEncoder()))
 
 
-def _compare(one, other):
+def check_peers_agree(one, other):
     (compressor, parameters, vector), (peer, _, peer_vector) = one, other
     optimizer = OPTIMIZERS["momentum"](parameters)
+    before, sent = vector.clone(), 0
     for step in range(15):
         give_gradients(parameters, step)
         update = compressor.step_(optimizer)
@@ -192,6 +195,9 @@ def _compare(one, other):
         assert torch.equal(vector, peer_vector)
         assert update.nbytes == len(update.payload)
         assert not peer.residual.any()
+        sent += update.count
+    assert sent > 0
+    assert not torch.equal(vector, before)
 
 
 def test_state_goes_on_bit_for_bit():
@@ -388,7 +394,7 @@ def test_torch_operations_do_what_the_compiled_passes_do(monkeypatch, dtype, sco
 @pytest.mark.parametrize("encoder", [ThresholdEncoder(), DenseEncoder(), Dl4jEncoder()])
 def test_state_and_statistics_with_torch_operations(monkeypatch, encoder):
     monkeypatch.setattr(compressor_module, "Stepper", TorchStepper)
-    _compare(make(torch.float32, encoder=encoder), make(torch.float32, encoder=encoder))
+    check_peers_agree(make(torch.float32, encoder=encoder), make(torch.float32, encoder=encoder))
     compressor, parameters, vector = make(torch.float32, encoder=encoder)
     give_gradients(parameters, 0)
     optimizer = OPTIMIZERS["sgd"](parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -76,7 +77,6 @@ def test_the_difference_of_a_step(dtype, size):
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw"])
 def test_the_optimizers_steps_are_torchs(name, decay):
-    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(1)
     size = 700
     values = rng.normal(size=size)
