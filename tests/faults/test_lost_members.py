@@ -13,7 +13,7 @@ import cloudpickle
 import pytest
 from helpers import networks
 from helpers.networks import make_data, make_network
-from helpers.programs import dask_programs
+from helpers.programs import Programs
 
 import strombus as sb
 from strombus.errors import GangError
@@ -110,18 +110,11 @@ def test_a_stopped_process_is_found_by_its_silence(pair):
 
 
 @pytest.fixture(scope="module")
-def restarting():
-    """Two workers under nannies, which start one again that has died."""
-    from distributed import Client, LocalCluster
-
+def restarting(restarting_client):
     from strombus.executors.dask import DaskExecutor
 
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        fit(DaskExecutor(client))  # so that no test measures what workers import
-        yield client
+    fit(DaskExecutor(restarting_client))  # so that no test measures what workers import
+    return restarting_client
 
 
 def have_two_workers(client):
@@ -184,19 +177,22 @@ with sb.Trainer(network, master, backend={address!r}) as trainer:
 
 
 @pytest.mark.dask
-def test_members_whose_driver_was_killed_stop_by_themselves(tmp_path):
-    from distributed import Client
-
-    with dask_programs(tmp_path) as (address, programs), Client(address, set_as_default=False) as client:
-        script = tmp_path / "driver.py"
-        script.write_text(DRIVER.format(path=[str(Path(__file__).parents[1])], address=address))
+def test_members_whose_driver_was_killed_stop_by_themselves(restarting, tmp_path):
+    have_two_workers(restarting)
+    script, programs = tmp_path / "driver.py", Programs(tmp_path)
+    address = restarting.scheduler_info()["address"]
+    script.write_text(DRIVER.format(path=[str(Path(__file__).parents[1])], address=address))
+    try:
         programs.start("driver", [sys.executable, str(script)], "at work")
+        assert sum(map(bool, restarting.run(_members_running).values())) == 2
         kill_process(programs.running["driver"].pid)
-        deadline = time.monotonic() + LEASE + GRACE + 3.0
-        while any(client.run(_members_running).values()):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        fit(client)
+    finally:
+        programs.close()
+    deadline = time.monotonic() + LEASE + GRACE + 3.0
+    while any(restarting.run(_members_running).values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    fit(restarting)
 
 
 def _members_running():

@@ -9,7 +9,6 @@ from operator import add
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
 
 from strombus.compat.dl4j import DaskSparkContext
 
@@ -17,13 +16,9 @@ pytestmark = pytest.mark.dask
 
 
 @pytest.fixture(scope="module")
-def context():
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
-    with (
-        LocalCluster(**options) as cluster,
-        Client(cluster, set_as_default=False) as client,
-        DaskSparkContext(client) as context,
-    ):
+def context(restarting_client):
+    restarting_client.wait_for_workers(2, timeout=60)
+    with DaskSparkContext(restarting_client) as context:
         yield context
 
 

@@ -26,28 +26,37 @@ class Programs:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: Sequence[str], ready: str, env: Mapping[str, str] | None = None) -> str:
-        """Start a program, wait until it has printed something that `ready` finds, and return the first group of it."""
-        log = self.folder / f"{name}.log"
-        with log.open("wb") as output:
-            program = subprocess.Popen(
+        """Launch a program and wait until it is ready."""
+        self.launch(name, command, env)
+        return self.wait_for(name, ready)
+
+    def launch(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        """Start a program, and do not wait."""
+        with self._log(name).open("wb") as output:
+            self.running[name] = subprocess.Popen(
                 command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=self.folder, env=env
             )
-        self.running[name] = program
-        deadline = time.monotonic() + PATIENCE
+
+    def wait_for(self, name: str, ready: str) -> str:
+        """Wait until a program has printed something that `ready` finds, and return the first group of it."""
+        log, deadline = self._log(name), time.monotonic() + PATIENCE
         while not (found := re.search(ready, log.read_text())):
-            if program.poll() is not None or time.monotonic() > deadline:
+            if self.running[name].poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{name} did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.1)
         return found[1] if found.re.groups else found[0]
 
-    def close(self) -> None:
-        """End all programs, the youngest first."""
+    def _log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def close(self, grace: float = 15.0) -> None:
+        """End all programs, the youngest first; what still runs after `grace` seconds is killed."""
         youngest_first = list(reversed(self.running.values()))
         for program in youngest_first:
             program.terminate()
         for program in youngest_first:
             try:
-                program.wait(15)
+                program.wait(grace)
             except subprocess.TimeoutExpired:
                 program.kill()
                 program.wait(15)
@@ -62,23 +71,19 @@ def dask_programs(
     `env` is what the workers' environment has besides this one's.
     """
     programs = Programs(folder)
-    dask = [sys.executable, "-m", "dask"]
-    surroundings = {**os.environ, **(env or {})}
+    dask, file = [sys.executable, "-m", "dask"], str(folder / "scheduler.json")
+    host = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", file]
+    options = [*host, "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
     try:
-        address = programs.start(
-            "scheduler",
-            [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
-            r"Scheduler at:\s+(tcp://127\.0\.0\.1:\d+)",
-        )
-        options = ["--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-        options += ["--local-directory", str(folder)]
+        programs.launch("scheduler", [*dask, "scheduler", "--port", "0", *host])
+        for number in range(workers):  # which wait for the scheduler's file while they import
+            programs.launch(f"worker-{number}", [*dask, "worker", *options], {**os.environ, **(env or {})})
+        address = programs.wait_for("scheduler", r"Scheduler at:\s+(tcp://127\.0\.0\.1:\d+)")
         for number in range(workers):
-            programs.start(
-                f"worker-{number}", [*dask, "worker", address, *options], r"Registered to:", env=surroundings
-            )
+            programs.wait_for(f"worker-{number}", r"Registered to:")
         yield address, programs
     finally:
-        programs.close()
+        programs.close(grace=0.0)  # told to end, a worker whose peer has died waits for it until it is killed anyway
 
 
 def spark_tool(name: str) -> str:
@@ -105,13 +110,12 @@ def spark_programs(
             env,
         )
         resources = ["--cores", str(cores), "--memory", "2g", "--work-dir", str(folder / "work")]
+        worker = [*run, "org.apache.spark.deploy.worker.Worker"]
         for number, host in enumerate(hosts):
-            programs.start(
-                f"worker-{number}",
-                [*run, "org.apache.spark.deploy.worker.Worker", "--host", host, *address[2:], *resources, master],
-                r"Successfully registered with master",
-                {**env, "SPARK_LOCAL_IP": host},
-            )
+            command = [*worker, "--host", host, *address[2:], *resources, master]
+            programs.launch(f"worker-{number}", command, {**env, "SPARK_LOCAL_IP": host})
+        for number in range(len(hosts)):
+            programs.wait_for(f"worker-{number}", r"Successfully registered with master")
         yield master
     finally:
         programs.close()

@@ -24,6 +24,7 @@ SETTINGS = {
     "spark.log.level": "ERROR",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
+    "spark.python.daemon.module": "helpers.spark_daemon",
     # Executors import what tests hand them from `helpers`.
     "spark.executorEnv.PYTHONPATH": str(Path(__file__).parents[1]),
 }

@@ -5,16 +5,6 @@ from __future__ import annotations
 import pytest
 from helpers.networks import BACKENDS
 
-from strombus.executors.local import LocalExecutor
-
-
-@pytest.fixture(scope="session")
-def local_executors():
-    executors = {slots: LocalExecutor(slots) for slots in (1, 2)}
-    yield executors
-    for executor in executors.values():
-        executor.close()
-
 
 @pytest.fixture(scope="session")
 def spark_session():

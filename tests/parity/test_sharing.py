@@ -14,7 +14,6 @@ from helpers.networks import make_batch_norm, make_data, make_network, plain_loo
 import strombus as sb
 from strombus.errors import ExecutorError
 from strombus.executors.base import Executor
-from strombus.executors.local import LocalExecutor
 from strombus.partitioning import batch_sizes
 from strombus.transport import TransportOptions
 from strombus.transport.zeromq import ZeroMQTransport
@@ -82,9 +81,8 @@ def test_two_dense_members_are_the_joined_minibatch(backend, optimizer):
 
 
 @pytest.fixture(scope="module")
-def pair():
-    with LocalExecutor(2) as executor:
-        yield executor
+def pair(local_executors):
+    return local_executors[2]
 
 
 def test_synchronous_runs_repeat_and_replicas_have_the_same_bits(pair):

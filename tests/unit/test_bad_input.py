@@ -64,9 +64,8 @@ def one():
 
 
 @pytest.fixture(scope="module")
-def two():
-    with LocalExecutor(2) as executor:
-        yield executor
+def two(local_executors):
+    return local_executors[2]
 
 
 def fit(backend, data, network=None, validation=None, **options):

@@ -34,9 +34,8 @@ def idle():
 
 
 @pytest.fixture(scope="module")
-def pair():
-    with LocalExecutor(2) as executor:
-        yield executor
+def pair(local_executors):
+    return local_executors[2]
 
 
 def fit(backend, data, network=None, validation=None, epochs=1, callbacks=(), **options):

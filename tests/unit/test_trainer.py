@@ -15,7 +15,6 @@ from torch import nn
 
 import strombus as sb
 from strombus.errors import ConfigurationError, DataError, ExecutorError, TaskError
-from strombus.executors.local import LocalExecutor
 from strombus.worker import scoring
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -32,14 +31,6 @@ class Both(nn.Module):
     def forward(self, left, right):
         a, b = self.left(left), self.right(right)
         return a + b, (a - b).sum(dim=1)
-
-
-@pytest.fixture(scope="module")
-def local_executors():
-    executors = {slots: LocalExecutor(slots) for slots in (1, 2)}
-    yield executors
-    for executor in executors.values():
-        executor.close()
 
 
 BACKENDS = ["local-1", "local-2", pytest.param("dask", marks=pytest.mark.dask)]
@@ -248,7 +239,7 @@ def test_predictions_are_in_the_datas_order(backend, tmp_path):
 
 
 def test_features_alone_can_be_a_dask_array(backend):
-    da = pytest.importorskip("dask.array")
+    da = pytest.importorskip("dask.array", reason="Dask's arrays are not installed (pip install dask[array])")
     features, network = make_data(40)[0], make_network()
     with sb.Trainer(network, backend=backend) as trainer:
         found = trainer.predict(da.from_array(features, chunks=(15, 6)))

@@ -16,22 +16,13 @@ from torch import nn
 import strombus as sb
 from strombus.errors import ConfigurationError, TaskError
 from strombus.evaluation import Metric
-from strombus.executors.local import LocalExecutor
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-@pytest.fixture(scope="module")
-def executors():
-    executors = {slots: LocalExecutor(slots) for slots in (1, 2)}
-    yield executors
-    for executor in executors.values():
-        executor.close()
-
-
 @pytest.fixture
-def alone(executors):
-    return executors[1]
+def alone(local_executors):
+    return local_executors[1]
 
 
 class Raw(Metric):
@@ -59,12 +50,12 @@ def sigmoid(values):
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_classes_are_judged_by_the_losses_probabilities(executors, slots):
+def test_classes_are_judged_by_the_losses_probabilities(local_executors, slots):
     features, labels = make_data(150)
     network = make_network()
     likely = torch.from_numpy(network.predict(features)).softmax(dim=1).numpy()
     calibration = sb.EvaluationCalibration(5)
-    with sb.Trainer(network, backend=executors[slots]) as trainer:
+    with sb.Trainer(network, backend=local_executors[slots]) as trainer:
         exact = trainer.evaluate_roc_multi_class((features, labels), labels=["a", "b", "c"])
         binned = trainer.evaluate_roc_multi_class((features, labels), threshold_steps=50, batch_size=11)
         found = trainer.evaluate((features, labels), labels=["a", "b", "c"], top_n=2)
@@ -127,11 +118,11 @@ def test_thresholds_and_costs_are_those_of_probabilities(alone):
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_a_regression_is_evaluated_column_by_column(executors, slots):
+def test_a_regression_is_evaluated_column_by_column(local_executors, slots):
     features = make_data(90)[0]
     labels = features[:, :2] * 3 + 1
     network = sb.MultiLayerNetwork(make_pair, nn.MSELoss())
-    with sb.Trainer(network, backend=executors[slots]) as trainer:
+    with sb.Trainer(network, backend=local_executors[slots]) as trainer:
         found = trainer.evaluate_regression((features, labels), 7, column_names=["x", "y"])
     output = network.predict(features)
     for i in range(2):
@@ -207,14 +198,14 @@ def test_padding_and_ignored_labels_do_not_count(alone):
             assert trainer.evaluate(data, batch_size=6).confusion_matrix.tolist() == expected, name
 
 
-def test_torchmetrics_come_back_filled(executors):
+def test_torchmetrics_come_back_filled(local_executors):
     torchmetrics = pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
     features, labels = make_data(120)
     network = make_network()
     likely = torch.from_numpy(network.predict(features)).softmax(1)
     given = torchmetrics.classification.MulticlassAUROC(3)
     collection = torchmetrics.MetricCollection([torchmetrics.classification.MulticlassAccuracy(3)])
-    with sb.Trainer(network, backend=executors[2]) as trainer:
+    with sb.Trainer(network, backend=local_executors[2]) as trainer:
         auc, both, ours = trainer.do_evaluation((features, labels), [given, collection, sb.Evaluation()], 17)
         with pytest.raises(ConfigurationError, match="cannot be merged from partitions"):
             trainer.do_evaluation((features, labels), [torchmetrics.PearsonCorrCoef()])
@@ -224,9 +215,9 @@ def test_torchmetrics_come_back_filled(executors):
 
 
 @pytest.mark.parametrize("backend", ["local-1", "local-2", pytest.param("dask", marks=pytest.mark.dask)])
-def test_evaluations_of_different_networks_at_the_same_time_do_not_mix(executors, backend, request):
+def test_evaluations_of_different_networks_at_the_same_time_do_not_mix(local_executors, backend, request):
     """Two threads on one backend, each with its own network, again and again."""
-    backend = request.getfixturevalue("dask_client") if backend == "dask" else executors[int(backend[-1])]
+    backend = request.getfixturevalue("dask_client") if backend == "dask" else local_executors[int(backend[-1])]
     features, labels = make_data(400)
     networks = [make_network() for _ in range(2)]
     with torch.no_grad():

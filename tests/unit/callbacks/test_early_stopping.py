@@ -52,9 +52,8 @@ def exploding_network():
 
 
 @pytest.fixture(scope="module")
-def executor():
-    with LocalExecutor(2) as executor:
-        yield executor
+def executor(local_executors):
+    return local_executors[2]
 
 
 def fit(executor, master, stopping, network=None, epochs=20, data=TRAIN, validation=VALIDATION, **options):

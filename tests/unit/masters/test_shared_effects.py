@@ -14,16 +14,14 @@ from helpers.hooks import SeenRows
 from helpers.networks import make_data, make_network
 
 import strombus as sb
-from strombus.executors.local import LocalExecutor
 from strombus.transport.zeromq import ZeroMQTransport
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")
-def pair():
-    with LocalExecutor(2) as executor:
-        yield executor
+def pair(local_executors):
+    return local_executors[2]
 
 
 def fit(backend, data=None, epochs=1, **options):

@@ -6,20 +6,15 @@ import pytest
 from helpers.networks import make_data, make_network
 
 import strombus as sb
-from strombus.executors.local import LocalExecutor
 
 BACKENDS = ["local-1", "local-2", pytest.param("dask", marks=pytest.mark.dask)]
 
 
-@pytest.fixture(scope="module")
-def executors():
-    with LocalExecutor(1) as one, LocalExecutor(2) as two:
-        yield {"local-1": one, "local-2": two}
-
-
 @pytest.fixture
-def backend(request, executors):
-    return request.getfixturevalue("dask_client") if request.param == "dask" else executors[request.param]
+def backend(request, local_executors):
+    if request.param == "dask":
+        return request.getfixturevalue("dask_client")
+    return local_executors[int(request.param[-1])]
 
 
 def counts(stats):

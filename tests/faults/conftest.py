@@ -1,0 +1,17 @@
+"""A Dask cluster of its own for the tests that kill workers."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def restarting_client(fast_nannies):
+    """A client of two workers under nannies, which start one again that has died."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
