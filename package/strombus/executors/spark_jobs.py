@@ -95,7 +95,25 @@ def _join_native(context: SparkContext, parts: Sequence[NativePartition]) -> tup
         first[id(rdd)] = total
         total += rdd.getNumPartitions()
     joined = rdds[0] if len(rdds) == 1 else context.union(rdds)
-    return joined, [first[id(part.handle)] + part.index for part in parts]
+    partitions = [first[id(part.handle)] + part.index for part in parts]
+    places = {partition: place for place, partition in enumerate(sorted(set(partitions)))}
+    if len(places) == total:
+        return joined, partitions
+    return _pruned(joined, list(places)), [places[partition] for partition in partitions]
+
+
+def _pruned(rdd: RDD[Any], partitions: list[int]) -> RDD[Any]:
+    """Return an RDD of these partitions, which ascend, alone.
+
+    A shuffle takes all of an RDD, and PySpark ends a process that has left its partition unread.
+    """
+    from pyspark import RDD
+
+    context = rdd.context
+    jvm: Any = context._jvm
+    among = jvm.PythonUtils.toSeq(partitions).toSet()  # Scala's sets are predicates
+    pruned = jvm.org.apache.spark.rdd.PartitionPruningRDD.create(rdd._jrdd.rdd(), among)
+    return RDD(pruned.toJavaRDD(), context, rdd._jrdd_deserializer)
 
 
 def run_job(rdd: RDD[Any], partitions: Iterable[int]) -> list[Any]:

@@ -125,6 +125,26 @@ class TestNativePartitions:
         assert len(merge_plan(len(order))) == 2
         assert merged.get() == "((([4]+[5])+[0])+([1]+[2]))"
 
+    def test_a_round_over_some_partitions_leaves_the_others_and_their_processes_alone(
+        self, executor: SparkExecutor, tmp_path: Path
+    ) -> None:
+        def numbered(index: int, numbers: Iterator[int]) -> Iterator[int]:
+            (tmp_path / str(index)).touch()
+            return numbers
+
+        def process(_: Any, numbers: Iterator[int]) -> list[int]:
+            assert list(numbers)
+            return [os.getpid()]
+
+        rdd = spark_context().parallelize(range(16), 8).mapPartitionsWithIndex(numbered)
+        before = {pid for pids in executor.map(process, natives(rdd, *range(8))) for pid in pids}
+        for file in tmp_path.iterdir():
+            file.unlink()
+        for _ in range(2):
+            merged = executor.map_reduce(process, natives(rdd, 6, 1, 3, 4), tasks.add, depth=2)
+            assert set(merged.get()) <= before
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["1", "3", "4", "6"]
+
     def test_mixed_foreign_and_repeated_parts_are_refused(self, executor: SparkExecutor) -> None:
         rdd = spark_context().parallelize([1], 1)
         with pytest.raises(ConfigurationError, match="all native partitions or none"):
