@@ -188,6 +188,7 @@ AVERAGING = [
 SHARED = [
     ("debugLongerIterations", (3,), "debug_longer_iterations", 3),
     ("encodingDebugMode", (True,), "encoding_debug_mode", True),
+    ("maxStaleness", (0,), "max_staleness", 0),
     ("residualPostProcessor", (dl4j.ResidualClippingPostProcessor(3.0, 2),), "residual_post_processor", None),
     ("residualPostProcessor", (None,), "residual_post_processor", dl4j.NoOpResidualPostProcessor()),
     ("thresholdAlgorithm", (dl4j.TargetSparsityThresholdAlgorithm(),), "threshold_algorithm", None),

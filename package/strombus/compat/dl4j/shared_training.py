@@ -193,6 +193,10 @@ class SharedTrainingMaster(_SharedNames, MasterMethods, Core):
             """Set the workers on each host; less than 1 means one for each slot of the backend."""
             return self._with(numWorkersPerNode=numWorkers if numWorkers > 0 else -1)
 
+        def maxStaleness(self, maxStaleness: int | None) -> Self:
+            """Set the steps that a worker may run ahead of the slowest; 0 makes runs repeatable. DL4J has no such."""
+            return self._with(maxStaleness=maxStaleness)
+
         def debugLongerIterations(self, timeMs: int) -> Self:
             """Set the milliseconds that every minibatch takes longer, for trials."""
             return self._with(debugLongerIterations=timeMs)
