@@ -121,7 +121,7 @@ class _Run:
         try:
             with self.recorder.phase("split"):
                 rounds = self.rounds.of(start.epoch)
-            for number, parts in enumerate(rounds):
+            for number, parts in enumerate(rounds, self.feed.done(start.epoch)):
                 if self.stopping:
                     whole = False
                     break

@@ -48,7 +48,7 @@ class Cursor:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return what `to_dict` wrote; DataError when `values` is something else."""
         try:
-            left = tuple(tuple(_span(span) for span in spans) for spans in values["left"])
+            left = tuple(tuple(_span(span) for span in _list(spans)) for spans in _list(values["left"]))
             found = cls(_count(values["epoch"]), _count(values["number"]), _count(values["workers"]), left)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"no place in an epoch: {type(error).__name__}: {error}") from None
@@ -61,8 +61,14 @@ def _count(value: Any) -> int:
     return value
 
 
-def _span(value: Sequence[Any]) -> Span:
-    start, stop = value
+def _list(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"wanted a list, got {value!r}")
+    return value
+
+
+def _span(value: Any) -> Span:
+    start, stop = _list(value)
     if not _count(start) < _count(stop):
         raise ValueError(f"wanted a stretch of rows, got {value!r}")
     return start, stop

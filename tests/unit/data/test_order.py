@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strombus.data.order import Window, epoch_order, window_rows
+from strombus.data.order import Window, cut_order, epoch_order, stretches, window_rows
 from strombus.errors import ConfigurationError
 from strombus.types import Block
 
@@ -72,3 +72,34 @@ def test_windows_and_blocks_are_permuted_independently():
 def test_refuses_impossible_options(wrong):
     with pytest.raises(ConfigurationError, match="at least"):
         epoch_order([], **{"seed": 0, "epoch": 0, **wrong})
+
+
+spans_of_rows = st.lists(st.integers(0, 60), unique=True, max_size=8).map(
+    lambda points: list(zip(sorted(points)[::2], sorted(points)[1::2], strict=False))
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    part_rows=st.lists(st.integers(0, 30), max_size=4),
+    spans=spans_of_rows,
+    shuffle=st.booleans(),
+    keep_parts=st.booleans(),
+    epoch=st.integers(0, 3),
+    data=st.data(),
+)
+def test_a_cut_order_has_the_rows_of_its_spans(part_rows, spans, shuffle, keep_parts, epoch, data):
+    whole = epoch_order(
+        make_blocks(part_rows, 4), seed=2, epoch=epoch, shuffle=shuffle, window=2, keep_parts=keep_parts
+    )
+    rows = row_ids(whole, 2, epoch, shuffle)
+    spans = data.draw(st.permutations(spans))
+    cut = cut_order(whole, spans)
+    expected = [row for low, high in spans for row in rows[low:high]]
+    assert row_ids(cut, 2, epoch, shuffle) == expected
+    assert [w.start for w in cut] == list(np.cumsum([0, *[w.rows for w in cut]])[: len(cut)])
+    # A stretch of what was cut, cut once more from the whole, is that stretch.
+    low, high = sorted(data.draw(st.tuples(*[st.integers(0, len(expected))] * 2)))
+    inside = [(low, min(high, sum(w.rows for w in whole))) for low, high in spans]
+    again = cut_order(whole, stretches([span for span in inside if span[0] < span[1]], low, high))
+    assert row_ids(again, 2, epoch, shuffle) == expected[low:high]
