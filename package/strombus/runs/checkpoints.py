@@ -7,12 +7,13 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 
-from strombus.errors import DataError
+from strombus.errors import DataError, RunError
 from strombus.files import join, write_whole
 
 __all__ = ["Checkpoint", "CheckpointStore", "Draft", "digest"]
@@ -137,12 +138,24 @@ class CheckpointStore:
         return sorted(int(match[1]) for match in found if match)
 
     def whole(self) -> Iterator[Checkpoint]:
-        """Yield the checkpoints that are whole, the latest first; say of the others what is wrong with them."""
+        """Yield the checkpoints that are whole, the latest first; say of the others what is wrong with them.
+
+        Raises
+        ------
+        RunError
+            After the last one, when some could not be read: nothing says that they are damaged.
+        """
+        unread: OSError | None = None
         for step in reversed(self.steps()):
             try:
-                yield self.open(step)
+                found = self.open(step)
             except (DataError, OSError) as error:
                 logger.warning("the checkpoint of step %d is passed over: %s", step, error)
+                unread = unread if isinstance(error, DataError) else error
+            else:
+                yield found
+        if unread is not None:
+            raise RunError(f"checkpoints in {self._path} cannot be read: {unread}; try again") from unread
 
     def open(self, step: int) -> Checkpoint:
         """Check a checkpoint's files and return it.
@@ -191,14 +204,10 @@ def _read_manifest(path: str, step: int) -> dict[str, _Entry]:
 
 
 def _read_json(path: str) -> dict[str, Any]:
-    files, target = fsspec.core.url_to_fs(path)
-    try:
-        with files.open(target, "rb") as stream:
-            data = stream.read(_LARGEST_RECORD + 1)
-    except FileNotFoundError:
-        raise DataError(f"there is no {path}: it was not finished") from None
-    if len(data) > _LARGEST_RECORD:
-        raise DataError(f"{path} is larger than {_LARGEST_RECORD >> 20} MiB, which no record of a checkpoint is")
+    with _open(path) as (stream, size):
+        if size > _LARGEST_RECORD:
+            raise DataError(f"{path} is larger than {_LARGEST_RECORD >> 20} MiB, which no record of a checkpoint is")
+        data = stream.read(_LARGEST_RECORD)
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -209,15 +218,25 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def _check(path: str, entry: _Entry) -> None:
-    """Raise DataError unless a file is as listed; it is read in pieces, and no further than it may be long."""
-    files, target = fsspec.core.url_to_fs(path)
-    found, size = hashlib.sha256(), 0
-    try:
-        with files.open(target, "rb") as stream:
-            while size <= entry.size and (piece := stream.read(_PIECE)):
+    """Raise DataError unless a file is as listed; it is read in pieces."""
+    found = hashlib.sha256()
+    with _open(path) as (stream, size):
+        if size == entry.size:
+            while piece := stream.read(_PIECE):
                 found.update(piece)
-                size += len(piece)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
     if size != entry.size or found.hexdigest() != entry.sha256:
         raise DataError(f"{path} is damaged: its {size} bytes are not the {entry.size} that were written")
+
+
+@contextmanager
+def _open(path: str) -> Iterator[tuple[IO[bytes], int]]:
+    """Open a file and say how long it is; DataError where there is none, or something that is no file."""
+    files, target = fsspec.core.url_to_fs(path)
+    try:
+        about = files.info(target)
+        if about["type"] != "file":
+            raise DataError(f"{path} is no file")
+        with files.open(target, "rb") as stream:
+            yield stream, about["size"]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"there is no {path}: it was removed, or never finished") from error
