@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from strombus.callbacks import Callback, EpochRecord
-from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning
+from strombus.errors import ConfigurationError, DataError, RunError, StrombusError, StrombusWarning
 from strombus.masters.job import SavedByMembers
 from strombus.networks import Network
 from strombus.networks.saving import pack
 from strombus.runs import CONFIG, MODEL, Checkpoint, CheckpointConfig, CheckpointStore, Draft, Run, Saving, plain
 from strombus.types import Cursor, NetworkState
 
-__all__ = ["Keeper", "Snapshot", "differences", "layout_of", "read_record"]
+__all__ = ["Keeper", "Snapshot", "dealing_of", "differences", "layout_of", "read_record"]
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +143,7 @@ class Keeper:
         self.layout = ""
         self._accepts = accept_changes
         self._callbacks: Sequence[Callback] = ()
+        self.first_epoch = int(settings.get("first_epoch", 1))  # the run's, counted from 1
         self._best: dict[int, float] = {}
         self._steps = 0
         self._written_at = time.monotonic()
@@ -168,6 +169,9 @@ class Keeper:
         if before is None:
             self.run.write(CONFIG, settings)
             return int(facts["seed"])
+        first, now = before.get("first_epoch"), self.first_epoch
+        if type(first) is int and first <= now <= first + settings["epochs"] and self.store.steps():
+            self.first_epoch = settings["first_epoch"] = first  # a network that was trained in this run before
         found = differences(before, settings)
         if found and not self._accepts:
             raise RunError(
@@ -185,35 +189,67 @@ class Keeper:
     ) -> tuple[Checkpoint, Snapshot] | None:
         """Bring network and callbacks to the latest checkpoint that can be gone on from; None where there is none.
 
+        Those that come after it are removed: what they hold was trained, and lost.
+
         Parameters
         ----------
         layout : str
-            How the rows lie: within an epoch one goes on only with the same.
+            How the rows lie and are dealt: within an epoch one goes on only with the same.
         workers : int or None
             Where an engine holds the rows, the number with which one goes on within an epoch.
+
+        Raises
+        ------
+        RunError
+            When there are whole checkpoints, and none of them can be gone on from.
         """
-        self.layout, self._callbacks = layout, callbacks
-        chosen: tuple[Checkpoint, Snapshot] | None = None
-        for checkpoint in self.store.whole():
-            snapshot = Snapshot.from_dict(checkpoint.state)
-            reason = _unfit(checkpoint.state, snapshot.cursor, layout, workers)
-            if reason is None:
-                chosen = checkpoint, snapshot
-                break
-            logger.warning("the checkpoint of step %d is passed over: %s", checkpoint.step, reason)
+        self.layout, self._callbacks, self._steps = layout, callbacks, network.iteration
+        chosen = self._choose(workers)
         for step in self.store.steps():
             if chosen is None or step > chosen[0].step:
                 self.store.remove(step)
-        if chosen is not None:
-            self._take_up(network, *chosen)
+        if chosen is None:
+            if network.epoch + 1 != self.first_epoch:
+                raise RunError(
+                    f"no checkpoint in {self.run.path} is whole, and the network has trained {network.epoch} epochs, "
+                    f"{self.first_epoch - 1} when the run began; give a new one, or take another name"
+                )
+            return None
+        self._take_up(network, *chosen)
         return chosen
+
+    def _choose(self, workers: int | None) -> tuple[Checkpoint, Snapshot] | None:
+        unfit = []
+        for checkpoint in self.store.whole():
+            try:
+                snapshot = Snapshot.from_dict(checkpoint.state)
+            except DataError as error:
+                logger.warning("the checkpoint of step %d is passed over: %s", checkpoint.step, error)
+                continue
+            reason = _unfit(checkpoint.state, snapshot.cursor, self.layout, workers)
+            if reason is None:
+                return checkpoint, snapshot
+            logger.warning("the checkpoint of step %d is passed over: %s", checkpoint.step, reason)
+            unfit.append(f"that of step {checkpoint.step}: {reason}")
+        if unfit:
+            raise RunError(
+                f"the run {self.run.name!r} in {self.run.path} can go on from none of its checkpoints ({unfit[0]}); "
+                "give data, workers and options as before, or take another name"
+            )
+        return None
 
     def _take_up(self, network: Network, checkpoint: Checkpoint, snapshot: Snapshot) -> None:
         network.load(checkpoint.file(MODEL))
-        states = checkpoint.state.get("callbacks", [])
-        for callback, kept in zip(self._callbacks, states, strict=False):
-            if kept["class"] == type(callback).__name__ and kept["state"]:
-                callback.load_state(kept["state"])
+        left = list(checkpoint.state.get("callbacks", []))
+        for callback in self._callbacks:  # in their order where there are several of a class
+            kept = next((one for one in left if one["class"] == type(callback).__name__), None)
+            if kept is not None:
+                left.remove(kept)
+                if kept["state"]:
+                    callback.load_state(kept["state"])
+        for one in left:
+            if one["state"]:
+                logger.warning("the fit goes on without a callback that it had: %s", one["class"])
         self._steps = snapshot.iteration
         for record in snapshot.records:
             self._note_best(record.iteration, record)
@@ -233,8 +269,10 @@ class Keeper:
         passed = iteration - self._steps if interval.unit == "steps" else now - self._written_at
         return passed >= interval.count
 
-    def epoch_is_due(self, epochs: int, iteration: int) -> bool:
-        """Say whether a checkpoint should be made after the fit's `epochs`-th epoch."""
+    def epoch_is_due(self, epochs: int, iteration: int, record: EpochRecord | None = None) -> bool:
+        """Say whether a checkpoint should be made after the fit's `epochs`-th epoch; the best one is in any case."""
+        if record is not None and self._is_best(record):
+            return True
         if self.config.interval.unit == "epochs":
             return epochs % self.config.interval.count == 0
         return self.is_due(iteration)
@@ -275,36 +313,60 @@ class Keeper:
         if snapshot.records and not snapshot.cursor.within:
             self._note_best(snapshot.iteration, snapshot.records[-1])
         self._steps, self._written_at = snapshot.iteration, time.monotonic()
-        self._prune()
 
     @contextmanager
     def _draft(self, step: int) -> Iterator[Draft]:
         self.run.check()
         started = time.monotonic()
-        try:
-            yield self.store.begin(step)
-        except OSError as error:
-            with suppress(OSError):
-                self.store.remove(step)
-            message = f"the checkpoint of step {step} could not be written to {self.run.path}: {error}"
-            if self.config.on_error == "raise":
-                raise RunError(message) from error
-            warnings.warn(f"{message}; training goes on", StrombusWarning, stacklevel=2)
+        with self.tolerant(f"the checkpoint of step {step}"):
+            try:
+                yield self.store.begin(step)
+            except OSError:
+                with suppress(OSError):
+                    self.store.remove(step)
+                raise
+        self._prune()
         now = time.monotonic()
         self._not_before = now + (now - started) * (1 / self.config.max_share - 1)
 
+    @contextmanager
+    def tolerant(self, what: str) -> Iterator[None]:
+        """Turn an error of the storage into a warning, or into a RunError where the configuration says so."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, StrombusError):
+                raise
+            message = f"{what} could not be written to {self.run.path}: {error}"
+            if self.config.on_error == "raise":
+                raise RunError(f"{message}; make room there, and run the same command again to go on") from error
+            warnings.warn(f"{message}; the fit goes on without it", StrombusWarning, stacklevel=5)
+
     def _note_best(self, step: int, record: EpochRecord) -> None:
-        if self.config.best is not None:
-            value = record.validation.get(self.config.best, math.nan)
-            self._best[step] = value if self.config.best == "accuracy" else -value
+        value = self._goodness(record)
+        if not math.isnan(value):
+            self._best[step] = value
+
+    def _is_best(self, record: EpochRecord) -> bool:
+        value = self._goodness(record)
+        return not math.isnan(value) and value > max(self._best.values(), default=-math.inf)
+
+    def _goodness(self, record: EpochRecord) -> float:
+        """Return what grows with what `best` names; NaN where nothing is to be the best."""
+        value = math.nan if self.config.best is None else record.validation.get(self.config.best, math.nan)
+        return value if self.config.best == "accuracy" else -value
 
     def _prune(self) -> None:
-        steps = self.store.steps()
-        there = {step: value for step, value in self._best.items() if step in steps and not math.isnan(value)}
-        kept = {*steps[-self.config.keep :], *([max(there, key=lambda step: there[step])] if there else [])}
-        for step in steps:
-            if step not in kept:
-                self.store.remove(step)
+        """Remove the checkpoints that are too many, if that can be done."""
+        try:
+            steps = self.store.steps()
+            there = [step for step in steps if step in self._best]
+            kept = {*steps[-self.config.keep :], *([max(there, key=lambda step: self._best[step])] if there else [])}
+            for step in steps:
+                if step not in kept:
+                    self.store.remove(step)
+        except OSError as error:
+            logger.warning("an old checkpoint could not be removed from %s: %s", self.run.path, error)
 
 
 def _unfit(state: Mapping[str, Any], cursor: Cursor, layout: str, workers: int | None) -> str | None:
@@ -312,7 +374,7 @@ def _unfit(state: Mapping[str, Any], cursor: Cursor, layout: str, workers: int |
     if not cursor.within:
         return None
     if state.get("layout") != layout:
-        return "it lies within an epoch, and the rows lie otherwise than they did"
+        return "it lies within an epoch, and the rows lie otherwise than they did, or are dealt otherwise"
     if workers is not None and cursor.workers != workers:
         return (
             f"it lies within an epoch of data in an engine's memory, dealt to {cursor.workers} workers, not {workers}"
@@ -332,9 +394,9 @@ def _plain(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return states
 
 
-def layout_of(rows: Sequence[Any]) -> str:
-    """Return a mark of how rows lie, from their blocks or the counts of an engine's partitions."""
-    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
+def layout_of(rows: Sequence[Any], *dealing: Any) -> str:
+    """Return a mark of how rows lie (blocks, or the counts of an engine's partitions) and of how they are dealt."""
+    return hashlib.sha256(repr([list(rows), *dealing]).encode()).hexdigest()[:16]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -358,6 +420,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif old != new:
             found.append(f"{name} was {old!r}, is {new!r} now")
     return found
+
+
+def dealing_of(settings: Mapping[str, Any]) -> Any:
+    """Return the options that decide which rows of an engine's collection come together."""
+    options = _comparable(settings)["master"]
+    return sorted((name, repr(value)) for name, value in options.items() if name not in _FREE["master"])
 
 
 def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:

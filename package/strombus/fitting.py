@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 from strombus.callbacks import Callback, FitPlan
-from strombus.checkpointing import Keeper, layout_of
+from strombus.checkpointing import Keeper, dealing_of, layout_of
 from strombus.data import NativeCollection, Source, count_objects, open_source
 from strombus.errors import ConfigurationError, DataError, EmptyDataError, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
@@ -166,6 +166,7 @@ class Fit:
         if self.keeper is not None:
             facts = {"backend": self.executor.name, "workers": workers, "examples": rows, "seed": self.seed}
             self.seed = self.keeper.agree(facts)
+            span = range(self.keeper.first_epoch - 1, self.keeper.first_epoch - 1 + epochs)
         while (lost := self._attempt(self._job(source, workers, span), rows)) is not None:
             self._failures.append(str(lost))
             workers = self._workers_left(workers, lost)
@@ -196,8 +197,11 @@ class Fit:
 
     def _go_on(self, keeper: Keeper, source: Readable, workers: int) -> Checkpoint | None:
         """Go on where an earlier attempt was cut off, in this process or another."""
-        native = isinstance(source, NativeCollection)
-        layout = layout_of(source.counts(self.executor) if native else source.blocks())  # type: ignore[union-attr]
+        if native := isinstance(source, NativeCollection):
+            layout = layout_of(source.counts(self.executor), dealing_of(keeper.settings))
+        else:
+            keeps_parts = self.master.choose_repartitioner(source, workers).keeps_parts
+            layout = layout_of(source.blocks(), self.master.shuffle, keeps_parts)
         found = keeper.find(self.network, self._books.callbacks, layout, workers if native else None)
         if found is None:
             return None

@@ -169,7 +169,7 @@ class Books:
             with self._calling(callback, "on_epoch_end"):
                 self._heed(callback, callback.on_epoch_end(record))
         if state is not None and self._keeps_epochs and self.stopped_by is None:
-            self._keep_epoch(epoch, state)
+            self._keep_epoch(epoch, state, record)
         return self.stopped_by is not None
 
     def _note(self, record: EpochRecord) -> None:
@@ -203,8 +203,8 @@ class Books:
         past = self._snapshot(cursor, state.iteration, self._examples, self._minibatches)
         self.keeper.write(self.network, state, past)
 
-    def _keep_epoch(self, epoch: int, state: NetworkState) -> None:
-        if self.keeper is not None and self.keeper.epoch_is_due(len(self.records), state.iteration):
+    def _keep_epoch(self, epoch: int, state: NetworkState, record: EpochRecord) -> None:
+        if self.keeper is not None and self.keeper.epoch_is_due(len(self.records), state.iteration, record):
             self.keeper.write(self.network, state, self._snapshot(Cursor(epoch + 1), state.iteration))
 
     def on_saved(self, saved: SavedByMembers) -> None:
