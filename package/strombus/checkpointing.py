@@ -178,10 +178,14 @@ class Keeper:
                 f"the run {self.run.name!r} in {self.run.path} was begun with other settings ({'; '.join(found)}); "
                 "take another name, or go on with accept_changes=True"
             )
-        if found:
-            warnings.warn(f"the run {self.run.name!r} goes on with {'; '.join(found)}", StrombusWarning, stacklevel=2)
-            self.run.write(CONFIG, {**settings, "seed": before.get("seed")})
         seed = before.get("seed")
+        if found:
+            warnings.warn(
+                f"the run {self.run.name!r} goes on with {'; '.join(found)}; its seed stays {seed}",
+                StrombusWarning,
+                stacklevel=2,
+            )
+            self.run.write(CONFIG, {**settings, "seed": seed})
         return seed if type(seed) is int and seed >= 0 else int(facts["seed"])
 
     def find(
