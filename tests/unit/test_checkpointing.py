@@ -106,7 +106,7 @@ def test_the_best_is_kept_too_also_by_a_process_that_goes_on(keeper_of, best, va
         write(keeper, network, epoch * 10, epoch, records)
     assert keeper.store.steps() == [kept, 50]
     second = keeper_of(keep=1, best=best)
-    assert second.find(network, [], "", None).iteration == 50
+    assert second.find(network, [], "", None)[1].iteration == 50
     write(second, network, 60, 6, [*records, record_of(6, **{best: math.nan})])
     assert second.store.steps() == [kept, 60]
 
