@@ -142,6 +142,15 @@ class Books:
         if stop is True and self.stopped_by is None:
             self.stopped_by = type(callback).__name__
 
+    def validates(self, epoch: int) -> bool:
+        """Say whether a callback wants the epoch validated; where none is asked, it is."""
+        asked = [callback for callback in self.callbacks if not callback.passive]
+        for callback in asked:
+            with self._calling(callback, "validates"):
+                if callback.validates(epoch + 1):
+                    return True
+        return not asked
+
     def on_epoch(
         self,
         epoch: int,
@@ -153,13 +162,15 @@ class Books:
         if state is not None:
             self.network.load_state(state)
         self.network.epoch = epoch + 1
+        if validation is None:
+            validation = self._validate() if self.validates(epoch) else {}
         record = EpochRecord(
             epoch=epoch + 1,
             iteration=self._iteration if state is None else state.iteration,
             examples=self._examples,
             minibatches=self._minibatches,
             score=self._score,
-            validation=self._validate() if validation is None else validation,
+            validation=validation,
             seconds=time.perf_counter() - self._started if seconds is None else seconds,
         )
         self.records.append(record)

@@ -60,7 +60,8 @@ class EpochRecord:
     seconds : float
         Duration, validation included.
     validation : mapping of str to float
-        ``score`` and, for classifiers, ``accuracy`` on the validation data; empty without any.
+        ``score`` and, for classifiers, ``accuracy`` on the validation data; empty without any, and for an epoch that
+        no callback wants validated (`Callback.validates`).
     """
 
     epoch: int
@@ -88,6 +89,14 @@ class Callback:
 
     def on_fit_start(self, plan: FitPlan) -> None:
         """Run before the first round."""
+
+    def validates(self, epoch: int) -> bool:
+        """Say whether `epoch`, counted as in `EpochRecord`, has to be validated; asked before it ends.
+
+        An epoch that no callback wants validated is not. Passive callbacks take what there is and are not asked; where
+        all are passive, every epoch is validated.
+        """
+        return True
 
     def on_round(self, progress: Progress) -> bool | None:
         """Run after each round, or report of shared training; return True to end the fit at once.

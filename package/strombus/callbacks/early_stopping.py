@@ -70,7 +70,8 @@ class EarlyStopping(Callback):
     maximize : bool, optional
         Whether higher is better; to be given where `monitor` is neither ``"score"`` nor ``"accuracy"``.
     evaluate_every_n_epochs : int
-        Only each n-th epoch is evaluated, and may be the best. All count as epochs.
+        Only each n-th epoch is validated, and may be the best. All count as epochs. Another callback that wants
+        more of them validated gets them.
     saver : ModelSaver, optional
         Keeps the networks; by default files in the run directory, or this process's memory for a fit without a name.
     save_latest : bool
@@ -128,9 +129,13 @@ class EarlyStopping(Callback):
         if not self._goes_on:
             self._standing, self._seconds = Standing(maximize=self.maximize), 0.0
         self._goes_on, self.result = False, None
+        self._before: int = self._network.epoch - self._standing.epochs  # epochs that do not count here
         self._last = self._standing.epochs + plan.epochs
         self._started = time.monotonic()
         self._ended: tuple[Reason, str] | None = None
+
+    def validates(self, epoch: int) -> bool:
+        return (epoch - self._before) % self.every == 0
 
     def on_round(self, progress: Progress) -> bool:
         return self._check_iteration(progress.score)

@@ -64,6 +64,8 @@ def watch(monitor: Monitor, plan: FitPlan, record: EpochRecord) -> float:
         return monitor.of(plan)
     if not isinstance(monitor, str):
         return float(monitor(plan.trainer))
+    if not record.validation:
+        raise ConfigurationError(f"{monitor!r} is watched, but epoch {record.epoch} was not validated")
     if monitor not in record.validation:
         known = ", ".join(record.validation)
         raise ConfigurationError(f"no validation figure is called {monitor!r}; known: {known}")

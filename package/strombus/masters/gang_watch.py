@@ -121,7 +121,8 @@ class GangWatch:
         state = unpack_state(bytes(self._state)) if self._job.waits else None
         stop = self._job.observer.on_epoch(epoch, state, self._validation(), self._seconds())
         if self._job.waits:
-            self._words.append({"epoch": epoch, "stop": bool(stop)})
+            next_one = self._job.observer.validates(epoch + 1)
+            self._words.append({"epoch": epoch, "stop": bool(stop), "validate": next_one})
         self._epoch, self._round = epoch + 1, 0
         self._ended, self._state, self._state_is_whole = {}, bytearray(), False
         early, self._early = self._early, []
@@ -136,7 +137,9 @@ class GangWatch:
         """Return the figures of all members' shares of the validation data, added up in rank order."""
         if self._job.validation is None:
             return None
-        found = [self._ended[rank] for rank in sorted(self._ended)]
+        found = [self._ended[rank] for rank in sorted(self._ended) if "loss_count" in self._ended[rank]]
+        if not found:
+            return {}
         count = sum(values["loss_count"] for values in found)
         figures = {"score": float("nan")}
         if count:

@@ -91,6 +91,9 @@ class Observer(Protocol):
     def on_saved(self, saved: SavedByMembers) -> None:
         """Complete a checkpoint that the workers have written, where the master has them do so."""
 
+    def validates(self, epoch: int) -> bool:
+        """Say whether an epoch, from zero, is to be validated; always where the observer does not wait."""
+
     def on_epoch(
         self,
         epoch: int,
@@ -105,7 +108,7 @@ class Observer(Protocol):
         state : NetworkState or None
             None where the observer does not wait (`TrainingJob.waits`) and the state stayed with the workers.
         validation : mapping, optional
-            Figures of a master that validates by itself.
+            Figures of a master that validates by itself; empty for an epoch that is not validated.
         seconds : float, optional
             What the epoch took where it was trained, for a master that hears of it later.
         """
@@ -139,7 +142,8 @@ class TrainingJob:
     Parameters
     ----------
     validation : Source or None
-        For a master that validates by itself (`TrainingMaster.validates`), what to score after each epoch.
+        For a master that validates by itself (`TrainingMaster.validates`), what to score after each epoch for which
+        the observer wants it.
     waits : bool
         Whether the observer needs each epoch's state, or may stop the fit after it.
     carried : object

@@ -298,6 +298,7 @@ class SharedTrainingMaster(TrainingMaster):
             ),
             keys=make_keys(),
             validation=validation,
+            validates_first=job.observer.validates(job.first_epoch),
             waits=job.waits,
             hooks=self.training_hooks,
             timed=self.collect_training_stats,

@@ -104,7 +104,8 @@ class _Training:
         self.reported = 0.0
         self.since = 0.0
         self.where = where()
-        self.words: dict[int, bool] = {}
+        self.words: dict[int, dict[str, Any]] = {}
+        self.validates = work.validates_first
         self.told_to_stop = False
         self.skips_nonfinite = options.compression.on_nonfinite == "skip"
 
@@ -159,7 +160,7 @@ class _Training:
                     if agreed.saves:
                         self._save(epoch, ranges[rank], agreed.iteration, taken, rows, rows - before)
                     self.saver.go_on(agreed.stretch, met, agreed.saves)
-        figures = self._validate() if agreed.whole else {}
+        figures = self._validate() if agreed.whole and self.validates else {}
         self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started, "whole": agreed.whole})
         met = time.monotonic()
         if agreed.saves and agreed.whole:
@@ -289,7 +290,7 @@ class _Training:
         """Take in what the driver says: whether to go on after an epoch, or to stop at once."""
         for word in self.member.commands():
             if "epoch" in word:
-                self.words[word["epoch"]] = not word["stop"]
+                self.words[word["epoch"]] = word
             else:
                 self.told_to_stop = True
 
@@ -333,4 +334,6 @@ class _Training:
 
         with self.recorder.phase("driver_wait"):
             self.peers.wait_for_driver(told)
-        return self.words.pop(epoch)
+        word = self.words.pop(epoch)
+        self.validates = word["validate"]
+        return not word["stop"]

@@ -60,9 +60,11 @@ class SharingWork:
     cells : tuple of Partition
         What each member trains where an engine holds the rows; empty otherwise.
     validation : ScoringWork or None
-        What the members score after each epoch.
+        What the members score after each epoch for which the driver wants it.
+    validates_first : bool
+        Whether it wants that for the first epoch; of others it says so before they begin.
     waits : bool
-        Whether the driver sees each epoch's network and says whether to go on.
+        Whether the driver sees each epoch's network and says whether to go on; otherwise every epoch is like the first.
     carried : Carried or None
         What an earlier fit has left.
     saving : Saving or None
@@ -79,6 +81,7 @@ class SharingWork:
     keys: Keys | None = None
     cells: tuple[Partition, ...] = ()
     validation: ScoringWork | None = None
+    validates_first: bool = True
     waits: bool = False
     hooks: tuple[TrainingHook, ...] = ()
     timed: bool = False

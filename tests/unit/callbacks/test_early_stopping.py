@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from strombus.callbacks import (
     FileModelSaver,
     InMemoryModelSaver,
     InvalidScore,
+    JsonLinesLogger,
     MaxEpochs,
     MaxScore,
     MaxTime,
@@ -169,6 +171,48 @@ def test_only_every_third_epoch_is_evaluated_and_all_count(executor, make_master
     assert calls == list(stopping.result.scores) == [3, 6]
     for epoch, score in stopping.result.scores.items():
         assert score == pytest.approx(fitted.epochs[epoch - 1].validation["score"], abs=1e-9)
+
+
+class Wants(sb.Callback):
+    """Want some epochs validated, and keep what came."""
+
+    def __init__(self, *epochs):
+        self.epochs, self.found = epochs, {}
+
+    def validates(self, epoch):
+        return epoch in self.epochs
+
+    def on_epoch_end(self, record):
+        self.found[record.epoch] = dict(record.validation)
+
+
+@pytest.mark.parametrize("make_master", MASTERS)
+def test_only_epochs_that_a_callback_wants_are_validated(executor, make_master):
+    master, network = make_master(collect_training_stats=True), make_network("momentum")
+    wants = Wants(4)
+    stopping = sb.EarlyStopping([MaxEpochs(7)], "accuracy", evaluate_every_n_epochs=3)
+    with sb.Trainer(network, master, executor) as trainer:
+        trainer.fit(TRAIN, epochs=2, progress=False)
+        options = {"validation": VALIDATION, "progress": False}
+        fitted = trainer.fit(TRAIN, epochs=9, callbacks=[stopping, wants], **options)
+        assert list(stopping.result.scores) == [5, 8]  # the fit's third and sixth, of which the first is epoch 3
+        assert [epoch for epoch, found in wants.found.items() if found] == [4, 5, 8]
+        for record in fitted.epochs:
+            assert (set(record.validation) == {"score", "accuracy"}) is (record.epoch in (4, 5, 8))
+        assert stopping.result.scores[8] == wants.found[8]["accuracy"]
+        times = 2 if master.validates else 1  # each of two members scores its share, or the driver all of it
+        assert fitted.stats.totals("validate").count == 3 * times
+        both = trainer.fit(TRAIN, epochs=2, callbacks=[JsonLinesLogger(os.devnull)], **options)
+        assert all(record.validation for record in both.epochs)  # passive callbacks are not asked
+
+
+def test_a_score_that_was_not_wanted_is_not_there(executor):
+    class Other(sb.EarlyStopping):
+        def validates(self, epoch):
+            return False
+
+    with pytest.raises(ConfigurationError, match="epoch 1 was not validated"):
+        fit(executor, averaging(), Other([MaxEpochs(2)]))
 
 
 @pytest.mark.parametrize("make_master", MASTERS)
