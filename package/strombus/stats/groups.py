@@ -18,6 +18,7 @@ GROUPS = {
     "exchanging": ("exchange", "epoch_end", "settle", "aggregate", "connect"),
     "reading": ("data_wait",),
     "validating": ("validate",),
+    "hooks": ("hook",),
     "preparing": ("init", "warm_up", "load", "export", "count", "split", "broadcast", "apply"),
     "waiting": ("submit", "round", "gang", "driver_wait"),
 }
@@ -32,7 +33,8 @@ _ADVICE = {
     "exchanging": "Raise batch_size_per_worker, let workers run further ahead (max_staleness), or send less "
     "(a lower max_target_sparsity).",
     "reading": "Raise worker_prefetch_num_batches, make the transform cheaper, or move the data closer.",
-    "validating": "Validate on fewer rows.",
+    "validating": "Validate on fewer rows, or, with early stopping, in fewer epochs (evaluate_every_n_epochs).",
+    "hooks": "Do less in the training hooks: they run before and after each update.",
     "preparing": "Starting takes as long as it does however long the fit is: more epochs in one fit make it small.",
     "waiting": "A callback that needs the network makes the workers wait for the driver: do less in it.",
     IDLE: "Workers wait for the engine and, in averaging, for the mean of a round: raise averaging_frequency or "
@@ -44,6 +46,7 @@ _SAYS = {
     "exchanging": "exchanging",
     "reading": "waiting for data",
     "validating": "validating",
+    "hooks": "in training hooks",
     "preparing": "preparing",
     "waiting": "waiting for the driver",
     IDLE: "idle",

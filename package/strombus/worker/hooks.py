@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from strombus.networks import Replica
+from strombus.stats import Recorder
 from strombus.types import DataSet, MultiDataSet
 
-__all__ = ["TrainingHook"]
+__all__ = ["TrainingHook", "call_hooks"]
 
 
 class TrainingHook:
@@ -29,3 +31,17 @@ class TrainingHook:
 
     def collect(self, rank: int, state: Any) -> None:
         """Take what `state` returned on worker `rank`; called on the driver, in order of round and rank."""
+
+
+def call_hooks(
+    hooks: Sequence[TrainingHook],
+    method: Literal["pre_update", "post_update"],
+    batch: DataSet | MultiDataSet,
+    replica: Replica,
+    recorder: Recorder,
+) -> None:
+    """Call `method` of all hooks in their order, as one timed phase; of none there is nothing to time."""
+    if hooks:
+        with recorder.phase("hook"):
+            for hook in hooks:
+                getattr(hook, method)(batch, replica)

@@ -21,6 +21,7 @@ from strombus.stats import Recorder, where
 from strombus.transport import Transport
 from strombus.types import Cursor, DataSet, Event, MultiDataSet, Partition
 from strombus.worker.evaluating import evaluate_batches
+from strombus.worker.hooks import call_hooks
 from strombus.worker.meeting import connected
 from strombus.worker.mixing import Mixer, Pace
 from strombus.worker.peers import Peers
@@ -232,8 +233,7 @@ class _Training:
                 yield batch
 
     def _step(self, epoch: int, batch: DataSet | MultiDataSet) -> None:
-        for hook in self.hooks:
-            hook.pre_update(batch, self.replica)
+        call_hooks(self.hooks, "pre_update", batch, self.replica, self.recorder)
         buffers = read_buffers(self.replica.module) if self.skips_nonfinite else {}
         skipped = self.compressor.skipped
         with self.recorder.phase("fit", examples=batch.examples) as known:
@@ -248,8 +248,7 @@ class _Training:
         self.replica.advance()
         with self.recorder.phase("exchange"):
             self.mixer.add(update.payload, result.count)
-        for hook in self.hooks:
-            hook.post_update(batch, self.replica)
+        call_hooks(self.hooks, "post_update", batch, self.replica, self.recorder)
         figures = self.figures
         figures.examples += result.examples
         figures.minibatches += 1

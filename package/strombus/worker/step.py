@@ -11,7 +11,7 @@ import torch
 from strombus.networks import Replica
 from strombus.stats import Recorder
 from strombus.types import DataSet, MultiDataSet
-from strombus.worker.hooks import TrainingHook
+from strombus.worker.hooks import TrainingHook, call_hooks
 
 __all__ = ["StepTotals", "run_steps", "seed_torch"]
 
@@ -42,13 +42,11 @@ def run_steps(
             batch = next(waiting, None)
         if batch is None:
             break
-        for hook in hooks:
-            hook.pre_update(batch, replica)
+        call_hooks(hooks, "pre_update", batch, replica, recorder)
         with recorder.phase("fit", examples=batch.examples) as figures:
             result = replica.fit(batch)
             figures["loss"] = result.loss
-        for hook in hooks:
-            hook.post_update(batch, replica)
+        call_hooks(hooks, "post_update", batch, replica, recorder)
         steps += 1
         examples += result.examples
         count += result.count

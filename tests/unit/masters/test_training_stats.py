@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from helpers.hooks import SlowSteps
 from helpers.networks import make_data, make_network
 
 import strombus as sb
+from strombus.stats.groups import divide
 
 BACKENDS = ["local-1", "local-2", pytest.param("dask", marks=pytest.mark.dask)]
 
@@ -87,6 +89,23 @@ def test_every_phase_of_sharing_is_counted_exactly(backend, members):
     assert all(event.values["tau"] > 0 and 0 < event.values["share"] <= 1 for event in encoded)
     assert (stats.totals("encode").figures["bytes"] > 0) is (members > 1)
     assert all(0 < event.values["loss"] < 5 for event in stats.values("fit"))
+
+
+@pytest.mark.parametrize("backend", ["local-1"], indirect=True)
+@pytest.mark.parametrize("kind", [sb.ParameterAveragingTrainingMaster, sb.SharedTrainingMaster])
+def test_the_time_in_hooks_is_a_phase_of_its_own(backend, kind):
+    master = kind(
+        workers=1,
+        batch_size_per_worker=8,
+        rng_seed=0,
+        collect_training_stats=True,
+        training_hooks=[SlowSteps(), SlowSteps()],
+    )
+    stats = sb.Trainer(make_network(), master, backend=backend).fit(make_data(40), progress=False).stats
+    assert stats.totals("hook").count == 2 * stats.totals("fit").count == 10  # before and after each update
+    after = [event.seconds for event in stats.values("hook")][1::2]
+    assert all(seconds >= 0.04 for seconds in after)
+    assert divide(stats).shares["hooks"] > divide(stats).shares["computing"] > 0
 
 
 @pytest.mark.parametrize("backend", ["local-1"], indirect=True)
