@@ -251,7 +251,7 @@ def judge_steps(
     slowest = max(steps, key=lambda step: step.step)
     text = f"a minibatch of {master.batch_size_per_worker} takes {1e3 * slowest.step:.2f} ms"
     if slowest.encode:
-        text += f", {1e3 * slowest.encode:.2f} ms of it to compress {slowest.sent / 1e3:.0f} kB"
+        text += f", {1e3 * slowest.encode:.2f} ms of it to compress {_size(slowest.sent)}"
     yield Finding("ok", "step", text)
     wait = max(step.wait for step in steps)
     if wait > WAITING * slowest.step:
@@ -269,6 +269,10 @@ def judge_steps(
             yield from _judge_waiting(slowest, links, master)
         elif isinstance(master, ParameterAveragingTrainingMaster):
             yield _judge_averaging(slowest, rate, master)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e3:,.0f} kB" if count >= 1e4 else f"{count:,.0f} bytes"
 
 
 def _judge_sharing(step: StepFigures, rate: float, master: SharedTrainingMaster, count: int) -> Finding:

@@ -24,6 +24,7 @@ __all__ = [
     "UnfinishedExportError",
     "WireError",
     "hide_credentials",
+    "kind_of",
 ]
 
 _USER = re.compile(r"(?<=://)(?:[^/?#]+|[^:/?#]+:.*)@")  # keys of S3 have slashes, which people forget to quote
@@ -162,3 +163,8 @@ class RunError(StrombusError, RuntimeError):
 
 class StrombusWarning(UserWarning):
     """Something that works but is probably not what was meant."""
+
+
+def kind_of(value: object) -> str:
+    """Return what an error calls a value that was given instead of another: its class, or that it is one."""
+    return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__

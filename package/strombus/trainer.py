@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from strombus.callbacks import Callback, JsonLinesLogger, ProgressBar
+from strombus.callbacks.base import check_callbacks
 from strombus.checkpointing import Keeper
 from strombus.data import Source
-from strombus.errors import ConfigurationError, ExecutorError
+from strombus.errors import ConfigurationError, ExecutorError, kind_of
 from strombus.evaluation import ROC, Evaluation, RegressionEvaluation, ROCMultiClass
 from strombus.evaluation.request import Request
 from strombus.executors import resolve
@@ -55,7 +55,7 @@ class Trainer:
 
     def __init__(self, network: Network, master: TrainingMaster | None = None, backend: Any = "auto") -> None:
         if master is not None and not isinstance(master, TrainingMaster):
-            raise ConfigurationError(f"master must be a TrainingMaster or None, got {type(master).__name__}")
+            raise ConfigurationError(f"master must be a TrainingMaster or None, got {kind_of(master)}")
         self.network = network
         self.master = master
         self.stats = TrainingStats()
@@ -73,7 +73,7 @@ class Trainer:
     def network(self, network: Network) -> None:
         if not isinstance(network, Network):
             raise ConfigurationError(
-                f"network must be a MultiLayerNetwork or ComputationGraph, got {type(network).__name__}; "
+                f"network must be a MultiLayerNetwork or ComputationGraph, got {kind_of(network)}; "
                 "wrap an nn.Module: strombus.MultiLayerNetwork(module, loss, optimizer)"
             )
         self._network = network
@@ -162,7 +162,7 @@ class Trainer:
                 f"CheckpointConfig(best={checkpoint.best!r}) is a figure of the validation data; give fit some"
             )
         with ExitStack() as stack:
-            watchers, keeper = [*callbacks, *([ProgressBar()] if progress else [])], None
+            watchers, keeper = [*check_callbacks(callbacks), *([ProgressBar()] if progress else [])], None
             if name is not None:
                 settings = describe(self.network, master, epochs)
                 if (finished := read_result(name, storage_path)) is not None:
@@ -399,7 +399,5 @@ class Trainer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -103,6 +103,25 @@ def test_labels_of_another_length(one):
         fit(one, (features, labels[:19]))
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array(["cat", "dog"]), r"labels must be a regular numeric array, got texts; .*numpy\.unique"),
+        (np.array(["2024-01-01"] * 2, "datetime64[D]"), "labels must be a regular numeric array, got dates"),
+        (np.array([1, "2"], object), "labels must be a regular numeric array, got objects"),
+    ],
+)
+def test_labels_that_are_no_numbers(one, labels, message):
+    with pytest.raises(DataError, match=message):
+        sb.Trainer(make_network(), backend=one).evaluate((make_data(2)[0], labels))
+
+
+def test_more_arrays_than_a_data_set_has(one):
+    features, labels = make_data(20)
+    with pytest.raises(DataError, match=r"\(features, labels\[, features_mask.*got 5 values"):
+        sb.Trainer(make_network(), backend=one).evaluate((features, labels, None, None, None))
+
+
 def test_what_is_no_data(one):
     for data in (3, {"features": 1}, object(), b""):
         with pytest.raises(DataError, match=r"data must be a path or URI.*got "):
@@ -172,6 +191,33 @@ def test_an_option_that_does_not_exist_lists_those_that_do():
         sb.ParameterAveragingTrainingMaster(worker=2)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("numWorker", "workers"), ("batch_size", "batch_size_per_worker"), ("updatesTreshold", "updates_threshold")],
+)
+def test_an_option_that_is_misspelt_is_guessed(given, meant):
+    with pytest.raises(ConfigurationError, match=rf"no option '{given}'; known: .*; did you mean {meant}\?$"):
+        sb.SharedTrainingMaster(**{given: 2})
+
+
+def test_an_option_like_no_other_is_not_guessed():
+    with pytest.raises(ConfigurationError, match=r"no option 'colour'; known: .*training_hooks$"):
+        sb.ParameterAveragingTrainingMaster(colour="red")
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        (sb.Callback(), "callbacks must be a sequence of Callback, got Callback: put it into a list"),
+        ([sb.Callback], "a callback must be a strombus.Callback, got the class Callback itself"),
+        ([print], "got builtin_function_or_method"),
+    ],
+)
+def test_what_is_no_callback(one, callbacks, message):
+    with pytest.raises(ConfigurationError, match=message):
+        sb.Trainer(make_network(), sb.ParameterAveragingTrainingMaster(), one).fit(make_data(4), callbacks=callbacks)
+
+
 def test_fewer_than_one_epoch_no_master_no_optimizer(one):
     data = make_data(20)
     master = sb.ParameterAveragingTrainingMaster(workers=1)
@@ -190,6 +236,8 @@ def test_what_is_no_network_and_no_master():
         sb.Trainer(nn.Linear(2, 1))
     with pytest.raises(ConfigurationError, match="master must be a TrainingMaster or None, got str"):
         sb.Trainer(make_network(), "parameter_averaging")
+    with pytest.raises(ConfigurationError, match="got the class SharedTrainingMaster itself"):
+        sb.Trainer(make_network(), sb.SharedTrainingMaster)
 
 
 # -- backends ------------------------------------------------------------------------------------

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from strombus.errors import ConfigurationError, kind_of
 from strombus.masters.job import Progress
 from strombus.runs import Run
 
-__all__ = ["Callback", "EpochRecord", "FitPlan"]
+__all__ = ["Callback", "EpochRecord", "FitPlan", "check_callbacks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +124,14 @@ class Callback:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned; called before `on_fit_start`."""
+
+
+def check_callbacks(given: Any) -> tuple[Callback, ...]:
+    """Return the callbacks of a sequence; ConfigurationError for what is none."""
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(f"callbacks must be a sequence of Callback, got {kind_of(given)}: put it into a list")
+    callbacks = tuple(given)
+    for one in callbacks:
+        if not isinstance(one, Callback):
+            raise ConfigurationError(f"a callback must be a strombus.Callback, got {kind_of(one)}")
+    return callbacks

@@ -6,15 +6,15 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from strombus.callbacks.base import Callback, EpochRecord, FitPlan
 from strombus.callbacks.conditions import EpochCondition, IterationCondition, Scored, Standing
-from strombus.callbacks.monitors import Monitor, higher_is_better, watch
+from strombus.callbacks.monitors import Monitor, check_name, higher_is_better, watch
 from strombus.callbacks.savers import FileModelSaver, InMemoryModelSaver, ModelSaver
-from strombus.errors import ConfigurationError, NonFiniteError
+from strombus.errors import ConfigurationError, NonFiniteError, kind_of
 from strombus.masters.job import Progress
 from strombus.networks import Network
 
@@ -103,10 +103,11 @@ class EarlyStopping(Callback):
         save_latest: bool = False,
         restore_best: bool = False,
     ) -> None:
-        self.conditions = tuple(conditions)
-        _check_conditions(self.conditions)
+        self.conditions = _check_conditions(conditions)
         if evaluate_every_n_epochs < 1:
             raise ConfigurationError(f"evaluate_every_n_epochs must be at least 1, got {evaluate_every_n_epochs}")
+        if saver is not None and not isinstance(saver, ModelSaver):
+            raise ConfigurationError(f"saver must be a ModelSaver, such as FileModelSaver(path), got {kind_of(saver)}")
         self.monitor, self.maximize = monitor, higher_is_better(monitor, maximize)
         self.every = evaluate_every_n_epochs
         self.save_latest, self.restore_best = save_latest, restore_best
@@ -123,6 +124,7 @@ class EarlyStopping(Callback):
                 f"EarlyStopping watches {self.monitor!r} of the validation data, and the fit has none: give "
                 "fit(..., validation=...), or a function of the trainer as monitor"
             )
+        check_name(self.monitor, plan)
         self._plan = plan
         self._network: Network = plan.trainer.network
         self._keeper = self._saver or (FileModelSaver(plan.run.path) if plan.run else InMemoryModelSaver())
@@ -221,7 +223,7 @@ class EarlyStopping(Callback):
 
     def _not_ended(self) -> tuple[Reason, str]:
         if self._standing.epochs == self._last:
-            return "epochs", f"the {self._plan.epochs} epochs asked for are over"
+            return "epochs", "the epochs asked for are over"
         return "interrupted", "something else ended the fit"
 
     def _evaluate(self, record: EpochRecord) -> None:
@@ -232,12 +234,16 @@ class EarlyStopping(Callback):
             self._keeper.save("best", self._network)
 
 
-def _check_conditions(conditions: Sequence[object]) -> None:
+def _check_conditions(given: Any) -> tuple[EpochCondition | IterationCondition, ...]:
+    if isinstance(given, EpochCondition | IterationCondition) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"conditions must be a sequence, got {kind_of(given)}: put it into a list")
+    conditions = tuple(given)
     if not conditions:
         raise ConfigurationError("EarlyStopping needs at least one condition, such as ScoreImprovement(5)")
     for one in conditions:
         if not isinstance(one, EpochCondition | IterationCondition):
             raise ConfigurationError(f"a condition must be an EpochCondition or IterationCondition, got {one!r}")
+    return conditions
 
 
 def _is_nonfinite(error: BaseException) -> bool:

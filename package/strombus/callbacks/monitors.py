@@ -10,7 +10,7 @@ from strombus.callbacks.base import EpochRecord, FitPlan
 from strombus.errors import ConfigurationError
 from strombus.evaluation import Metric
 
-__all__ = ["MetricValue", "Monitor", "higher_is_better", "watch"]
+__all__ = ["MetricValue", "Monitor", "check_name", "higher_is_better", "watch"]
 
 _HIGHER_IS_BETTER = {"score": False, "accuracy": True}
 
@@ -58,15 +58,21 @@ def higher_is_better(monitor: Monitor, maximize: bool | None) -> bool:
     raise ConfigurationError(f"say whether a higher {monitor!r} is better: maximize=True or maximize=False")
 
 
+def check_name(monitor: Monitor, plan: FitPlan) -> None:
+    """Raise ConfigurationError for a name that is no validation figure of this network."""
+    known = ["score", *(["accuracy"] if plan.trainer.network.classifies else [])]
+    if isinstance(monitor, str) and monitor not in known:
+        raise ConfigurationError(f"no validation figure is called {monitor!r}; known: {', '.join(known)}")
+
+
 def watch(monitor: Monitor, plan: FitPlan, record: EpochRecord) -> float:
     """Return the score of the epoch's network."""
     if isinstance(monitor, MetricValue):
         return monitor.of(plan)
     if not isinstance(monitor, str):
         return float(monitor(plan.trainer))
-    if not record.validation:
-        raise ConfigurationError(f"{monitor!r} is watched, but epoch {record.epoch} was not validated")
     if monitor not in record.validation:
-        known = ", ".join(record.validation)
-        raise ConfigurationError(f"no validation figure is called {monitor!r}; known: {known}")
+        raise ConfigurationError(
+            f"epoch {record.epoch} has no validation figure {monitor!r}: it was not validated, or all of it is masked"
+        )
     return record.validation[monitor]

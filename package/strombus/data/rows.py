@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from strombus.errors import DataError
+from strombus.errors import DataError, kind_of
 from strombus.types import Columns, DataSet, MultiDataSet, from_columns
 
 __all__ = ["Column", "Layout", "Rows", "as_rows", "concatenate", "is_mask", "iterate_rows", "load_cell", "rebatch"]
@@ -125,7 +125,8 @@ def as_rows(item: Any) -> Rows:
             return DataSet(*(None if value is None else np.asarray(value)[None] for value in item))
         return DataSet(*item)
     raise DataError(
-        f"an object of a data set must be a DataSet, a MultiDataSet or a (features, labels) pair, got {type(item)}"
+        "an object of a data set must be a DataSet, a MultiDataSet or (features, labels[, features_mask[, "
+        f"labels_mask]]), got {f'{len(item)} values' if isinstance(item, tuple | list) else kind_of(item)}"
     )
 
 

@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import yaml
@@ -236,11 +237,11 @@ class BaseEvaluation(Metric):
 
     # -- looking at it ---------------------------------------------------------------------------
 
-    def to_html(self, path: str | PathLike[str], title: str | None = None) -> None:
+    def to_html(self, path: str | PathLike[str], title: str | None = None) -> Path:
         """Write figures and charts as one page; see `strombus.evaluation.export_evaluation_html`."""
         from strombus.evaluation.page import export_evaluation_html
 
-        export_evaluation_html([self], path, title or type(self).__name__)
+        return export_evaluation_html([self], path, title or type(self).__name__)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw with matplotlib: the first chart into `ax`, or all charts into a new figure, which is returned.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from html import escape
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+from strombus.errors import ConfigurationError, kind_of
 from strombus.evaluation.base import BaseEvaluation, Metric
 from strombus.evaluation.pictures import draw_svg
 
@@ -81,29 +83,40 @@ svg { display: block; width: 100%; max-width: 30rem; height: auto; margin: 0 aut
 )
 
 
-def export_evaluation_html(
-    metrics: Metric | Iterable[Metric], path: str | PathLike[str], title: str = "Evaluation"
-) -> None:
+def export_evaluation_html(metrics: Any, path: str | PathLike[str], title: str = "Evaluation") -> Path:
     """Write metrics as one page that needs nothing beside it: figures, charts and the text of ``stats()``.
 
     Parameters
     ----------
-    metrics : Metric or iterable of Metric
-        A metric that only has ``stats()`` is shown as text.
+    metrics : metric or iterable of metrics
+        `Metric`, ``torchmetrics.Metric`` or ``MetricCollection``. One that only has ``stats()`` is shown as that text,
+        those of torchmetrics as what they compute.
     path : str or path
         The file, which is replaced.
     title : str
+
+    Returns
+    -------
+    Path
+        Of the file.
+
+    Raises
+    ------
+    ConfigurationError
+        For what is no metric.
     """
-    listed: Sequence[Metric] = [metrics] if isinstance(metrics, Metric) else list(metrics)
+    listed = [metrics] if isinstance(metrics, Metric) or hasattr(metrics, "compute") else list(metrics)
     sections = "\n".join(_section(metric, alone=len(listed) == 1) for metric in listed)
-    Path(path).write_text(_PAGE.format(title=escape(title), style=_STYLE, sections=sections), encoding="utf-8")
+    file = Path(path)
+    file.write_text(_PAGE.format(title=escape(title), style=_STYLE, sections=sections), encoding="utf-8")
+    return file
 
 
-def _section(metric: Metric, alone: bool) -> str:
+def _section(metric: Any, alone: bool) -> str:
     name = type(metric).__name__
     heading = "" if alone else f"<h2>{escape(name)}</h2>\n"
     if not isinstance(metric, BaseEvaluation):
-        text = f"<details open><summary>Figures</summary><pre>{escape(metric.stats())}</pre></details>"
+        text = f"<details open><summary>Figures</summary><pre>{escape(_text(metric))}</pre></details>"
         return f"<section>{heading}{text}</section>"
     if metric.empty:
         return f"<section>{heading}<p>No data.</p></section>"
@@ -112,6 +125,19 @@ def _section(metric: Metric, alone: bool) -> str:
     shown = f'<div class="charts">{charts}</div>' if charts else ""
     text = f"<details><summary>As text</summary><pre>{escape(metric.stats())}</pre></details>"
     return f"<section>{heading}<dl>{tiles}</dl>{shown}{text}</section>"
+
+
+def _text(metric: Any) -> str:
+    """Return the figures of a metric without charts; torchmetrics' own are not Strombus's, and compute them."""
+    if isinstance(metric, Metric):
+        return metric.stats()
+    if isinstance(metric, type) or not hasattr(metric, "compute"):
+        raise ConfigurationError(
+            f"a page shows metrics of strombus.evaluation and of torchmetrics, got {kind_of(metric)}"
+        )
+    found = metric.compute()
+    figures = found if isinstance(found, Mapping) else {type(metric).__name__: found}
+    return "\n".join(f"{name} {value.tolist()}" for name, value in figures.items())
 
 
 def _tile(method: str, value: float) -> str:

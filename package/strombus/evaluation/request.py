@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from strombus.errors import ConfigurationError
+from strombus.errors import ConfigurationError, kind_of
 from strombus.evaluation.base import Metric
 
 __all__ = ["Request"]
@@ -42,7 +42,7 @@ class Request:
             if isinstance(output, bool) or not isinstance(output, int) or output < 0:
                 raise ConfigurationError(f"metrics are given for the number of an output, from 0 on, got {output!r}")
             if not isinstance(listed, Sequence) or isinstance(listed, str):
-                raise ConfigurationError(f"metrics must be a sequence of metrics, got {type(listed).__name__}")
+                raise ConfigurationError(f"metrics must be a sequence of metrics, got {kind_of(listed)}")
             for metric in listed:
                 parts, restore = _parts(metric)
                 self._rows.append((output, len(parts), restore))
@@ -83,5 +83,5 @@ def _parts(metric: Any) -> tuple[list[Metric], Callable[[Sequence[Any]], Any]]:
             compute_groups=False,
         )
     raise ConfigurationError(
-        f"a metric is a strombus.evaluation.Metric or a torchmetrics.Metric, got {type(metric).__name__}"
+        f"a metric is a strombus.evaluation.Metric or a torchmetrics.Metric, got {kind_of(metric)}"
     )

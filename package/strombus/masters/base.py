@@ -7,11 +7,12 @@ import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_snake
 
 from strombus.data import NativeCollection, Source
 from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
@@ -61,7 +62,9 @@ def explain(error: ValidationError, owner: str, known: str) -> str:
     for problem in error.errors():
         option = ".".join(str(part)[:100] for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{owner} has no option {option!r}; known: {known}")
+            meant = get_close_matches(to_snake(option), known.split(", "), n=1) if len(lines) < _PROBLEMS else []
+            hint = f"; did you mean {meant[0]}?" if meant else ""
+            lines.append(f"{owner} has no option {option!r}; known: {known}{hint}")
         else:
             value = f" {option} = {shorten(problem.get('input'))}:" if option else ""
             lines.append(f"{owner}:{value} {problem['msg'].removeprefix('Value error, ')[:2000]}")
@@ -137,6 +140,8 @@ class TrainingMaster(BaseModel, ABC):
     )
 
     name: ClassVar[str]
+    arguments: ClassVar[tuple[str, ...]] = ("training_hooks",)
+    """What is given like an option and is none of the fields."""
     validates: ClassVar[bool] = False
     """Whether the workers score the validation data themselves, since they are busy for the whole fit."""
     writes_checkpoints: ClassVar[bool] = False
@@ -185,7 +190,7 @@ class TrainingMaster(BaseModel, ABC):
 
     @classmethod
     def _explain(cls, error: ValidationError) -> str:
-        known = ", ".join([*sorted(cls.model_fields), "training_hooks"])
+        known = ", ".join([*sorted(cls.model_fields), *cls.arguments])
         return explain(error, cls.__name__, known)
 
     @field_validator("storage_level", "storage_level_streams")

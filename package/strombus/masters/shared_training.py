@@ -99,6 +99,7 @@ class SharedTrainingMaster(TrainingMaster):
     """
 
     name: ClassVar[str] = "shared_training"
+    arguments: ClassVar[tuple[str, ...]] = ("training_hooks", "updates_threshold")
     validates: ClassVar[bool] = True
     writes_checkpoints: ClassVar[bool] = True
 

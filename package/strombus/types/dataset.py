@@ -17,6 +17,13 @@ Array = NDArray[Any]
 Columns = dict[str, Array]
 """Arrays by column name (``features``, ``labels``, ``features_mask``, ...), first axis = example."""
 
+_NO_NUMBERS = {
+    "O": "objects (rows of different lengths?)",
+    **dict.fromkeys("UST", "texts; classes are numbers: numpy.unique(labels, return_inverse=True) numbers them"),
+    **dict.fromkeys("Mm", "dates or times; make them numbers"),
+}
+"""What an array of a kind that no network takes holds."""
+
 
 def _as_array(value: Any, name: str) -> Array:
     """Turn a tensor, list or array into an ndarray of at least one dimension without copying."""
@@ -25,8 +32,8 @@ def _as_array(value: Any, name: str) -> Array:
     array = np.asarray(value)
     if array.ndim == 0:
         raise DataError(f"{name} must have examples along its first axis, got a single value {array!r}")
-    if array.dtype == object:
-        raise DataError(f"{name} must be a regular numeric array, got objects (rows of different lengths?)")
+    if array.dtype.kind in _NO_NUMBERS:
+        raise DataError(f"{name} must be a regular numeric array, got {_NO_NUMBERS[array.dtype.kind]}")
     return array
 
 

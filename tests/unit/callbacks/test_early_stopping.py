@@ -211,7 +211,7 @@ def test_a_score_that_was_not_wanted_is_not_there(executor):
         def validates(self, epoch):
             return False
 
-    with pytest.raises(ConfigurationError, match="epoch 1 was not validated"):
+    with pytest.raises(ConfigurationError, match="epoch 1 has no validation figure 'score': it was not validated"):
         fit(executor, averaging(), Other([MaxEpochs(2)]))
 
 
@@ -354,6 +354,9 @@ def test_what_else_ends_a_fit_is_told(executor):
     [
         ({"conditions": []}, "at least one condition"),
         ({"conditions": [5]}, "must be an EpochCondition or IterationCondition, got 5"),
+        ({"conditions": MaxEpochs(1)}, "must be a sequence, got MaxEpochs: put it into a list"),
+        ({"conditions": 5}, "must be a sequence, got int"),
+        ({"conditions": [MaxEpochs(1)], "saver": "kept"}, "must be a ModelSaver, such as .*, got str"),
         ({"conditions": [MaxEpochs(1)], "evaluate_every_n_epochs": 0}, "at least 1, got 0"),
         ({"conditions": [MaxEpochs(1)], "monitor": "recall"}, "maximize=True or maximize=False"),
         ({"conditions": [MaxEpochs(1)], "monitor": lambda trainer: 0.0}, "maximize=True or maximize=False"),

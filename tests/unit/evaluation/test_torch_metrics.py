@@ -13,7 +13,7 @@ pytest.importorskip("torchmetrics", reason="torchmetrics is not installed: the e
 import torchmetrics
 
 from strombus.errors import ConfigurationError, DataError
-from strombus.evaluation import Evaluation
+from strombus.evaluation import Evaluation, export_evaluation_html
 from strombus.evaluation.request import Request
 from strombus.evaluation.torch_metrics import TorchMetric
 
@@ -105,6 +105,7 @@ def test_a_request_comes_back_as_it_was_asked():
         ([torchmetrics.wrappers.MinMaxMetric(torchmetrics.MeanMetric())], "no states of its own to merge"),
         ([], "at least one metric"),
         (["accuracy"], "or a torchmetrics.Metric, got str"),
+        ([Evaluation], "got the class Evaluation itself"),
         (Evaluation(), "must be a sequence of metrics, got Evaluation"),
         ({0: Evaluation()}, "must be a sequence of metrics, got Evaluation"),
         ({"first": [Evaluation()]}, "the number of an output, from 0 on, got 'first'"),
@@ -122,3 +123,13 @@ def test_a_batch_that_does_not_fit_names_the_metric():
         TorchMetric(torchmetrics.classification.MulticlassAccuracy(4)).add(NUMBERS[:3], PROBABILITIES[:2])
     with pytest.raises(DataError, match="does not fit MulticlassAccuracy"):
         TorchMetric(torchmetrics.classification.MulticlassAccuracy(4)).add(NUMBERS, PROBABILITIES, np.ones((90, 7)))
+
+
+def test_a_page_shows_what_they_compute(tmp_path):
+    accuracy = torchmetrics.classification.MulticlassAccuracy(4, average="micro")
+    accuracy.update(torch.from_numpy(PROBABILITIES), torch.from_numpy(NUMBERS))
+    share = f"MulticlassAccuracy {np.float32((PROBABILITIES.argmax(1) == NUMBERS).mean())}"
+    for shown in (accuracy, [accuracy], torchmetrics.MetricCollection([accuracy])):
+        assert share[:20] in export_evaluation_html(shown, tmp_path / "page.html").read_text()
+    with pytest.raises(ConfigurationError, match="got dict"):
+        export_evaluation_html([{}], tmp_path / "page.html")
