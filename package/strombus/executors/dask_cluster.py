@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from distributed import Client, Scheduler, Security, rpc
@@ -98,12 +101,19 @@ def _embed(workers: int | None) -> DaskExecutor:
     try:
         client.wait_for_workers(count, timeout=STARTUP)
         client.run(_be_quiet)
+        for nanny in (True, False):  # a worker that a nanny starts anew looks where the nanny does
+            client.run(_look_in, [str(Path(folder).absolute()) for folder in sys.path], nanny=nanny)
     except BaseException as error:
         executor.close()
         if isinstance(error, TimeoutError):
             raise ExecutorError(f"{count} Dask workers did not start on this machine in {STARTUP:g} s") from error
         raise
     return executor
+
+
+def _look_in(folders: Sequence[str]) -> None:
+    """Have a process import from where this program does: modules that lie beside a script are not elsewhere."""
+    sys.path += [folder for folder in folders if folder not in sys.path]
 
 
 def _be_quiet() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,7 +40,8 @@ Probed = tuple[str, str, str, str]
 
 MISSING = (
     "install it there (pip install strombus), or send a packed environment along: "
-    "PYSPARK_PYTHON=./environment/bin/python spark-submit --archives environment.tar.gz#environment ..."
+    "PYSPARK_PYTHON=./environment/bin/python spark-submit --archives environment.tar.gz#environment ...; "
+    f"executors on this machine run the PATH's python3 unless PYSPARK_PYTHON says otherwise, such as {sys.executable}"
 )
 
 

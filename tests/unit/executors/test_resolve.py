@@ -108,20 +108,22 @@ def test_without_pyspark_the_error_says_how_to_get_it(tmp_path: Path) -> None:
 
 @pytest.mark.dask
 def test_dask_by_name_embeds_a_cluster_without_a_main_guard(tmp_path: Path) -> None:
+    (tmp_path / "lies_beside.py").write_text("def double(_, number):\n    return 2 * number\n")
     script = tmp_path / "script.py"
     script.write_text(
-        "import os\n"
+        "import os, lies_beside\n"
         "from strombus.executors import resolve\n"
         "with resolve('dask', workers=2) as executor:\n"
         "    capacity = executor.capacity()\n"
         "    print(executor.name, capacity.slots, capacity.threads)\n"
         "    pids = set(executor.map(lambda s, n: (os.getpid(), n)[0], range(2)))\n"
         "    print(len(pids), os.getpid() in pids)\n"
+        "    print(list(executor.map(lies_beside.double, range(3))))\n"
         "    client = executor.client\n"
         "print(client.status)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout == "dask 2 1\n2 False\nclosed\n", done.stderr
+    assert done.stdout == "dask 2 1\n2 False\n[0, 2, 4]\nclosed\n", done.stderr
     assert "Traceback" not in done.stderr
 
 
