@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 WATCH = 1.0
 """Seconds between two looks at the scheduler's list of workers."""
+IDLE = 0.1
+"""Seconds between two looks at what the members say: all of it lies in one queue, however many they are."""
 LAST_WORDS = 1.0
 """Seconds that members who have stopped get to hand in how they failed."""
 
@@ -74,7 +76,7 @@ def run_gang(
         )
     with leased_workers(client, workers, len(payloads), timeout) as chosen:
         board = Board(len(payloads), new_run_id(), attempt, timeout)
-        with BoardPump(board, lambda: QueueBoardChannel(client, board.run_id), idle=0.25):
+        with BoardPump(board, lambda: QueueBoardChannel(client, board.run_id), idle=IDLE):
             inputs = [] if shared is None else [shared]
             futures = [
                 client.submit(
