@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import re
 import secrets
 import time
 import warnings
@@ -20,38 +19,13 @@ from strombus.errors import ConfigurationError, DataError, RunError, StrombusErr
 from strombus.masters.job import SavedByMembers
 from strombus.networks import Network
 from strombus.networks.saving import pack
-from strombus.runs import CONFIG, MODEL, Checkpoint, CheckpointConfig, CheckpointStore, Draft, Run, Saving, plain
+from strombus.runs import CONFIG, MODEL, Checkpoint, CheckpointConfig, CheckpointStore, Draft, Run, Saving
+from strombus.settings import differences
 from strombus.types import Cursor, NetworkState
 
-__all__ = ["Keeper", "Snapshot", "dealing_of", "differences", "layout_of", "read_record"]
+__all__ = ["Keeper", "Snapshot", "layout_of", "read_record"]
 
 logger = logging.getLogger(__name__)
-
-# Options that decide where and how fast a fit runs, not what comes of it.
-_FREE = {
-    "master": {
-        "numWorkers",
-        "numWorkersPerNode",
-        "prefetchNumBatches",
-        "workerPrefetchBatches",
-        "collectTrainingStats",
-        "defaultEvaluationWorkers",
-        "exportDirectory",
-        "storageLevel",
-        "storageLevelStreams",
-        "transport",
-        "transportOptions",
-        "timeout",
-        "stepTimeout",
-        "maxFailures",
-        "minWorkers",
-        "debugLongerIterations",
-        "encodingDebugMode",
-    },
-    "network": {"device"},
-}
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-_COMPARED = ("network", "master", "epochs", "first_epoch", "examples")
 
 
 @dataclass(frozen=True)
@@ -401,38 +375,3 @@ def _plain(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def layout_of(rows: Sequence[Any], *dealing: Any) -> str:
     """Return a mark of how rows lie (blocks, or the counts of an engine's partitions) and of how they are dealt."""
     return hashlib.sha256(repr([list(rows), *dealing]).encode()).hexdigest()[:16]
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs between two records ``config.json`` and matters, such as ``"epochs was 3, is 5 now"``.
-
-    What only one of them has is not compared.
-    """
-    before, now = _comparable(before), _comparable(now)
-    found = []
-    for name in _COMPARED:
-        if name not in before or name not in now:
-            continue
-        old, new = before[name], now[name]
-        if isinstance(old, dict) and isinstance(new, dict):
-            keys = sorted((old.keys() | new.keys()) - _FREE.get(name, set()))
-            found += [
-                f"{name}.{key} was {old.get(key)!r}, is {new.get(key)!r} now"
-                for key in keys
-                if old.get(key) != new.get(key)
-            ]
-        elif old != new:
-            found.append(f"{name} was {old!r}, is {new!r} now")
-    return found
-
-
-def dealing_of(settings: Mapping[str, Any]) -> Any:
-    """Return the options that decide which rows of an engine's collection come together."""
-    options = _comparable(settings)["master"]
-    return sorted((name, repr(value)) for name, value in options.items() if name not in _FREE["master"])
-
-
-def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as JSON has it, without the addresses of objects, which are others in each process."""
-    found: dict[str, Any] = json.loads(_ADDRESS.sub("", json.dumps(plain(record))))
-    return found

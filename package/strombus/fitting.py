@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 from strombus.callbacks import Callback, FitPlan
-from strombus.checkpointing import Keeper, dealing_of, layout_of
+from strombus.checkpointing import Keeper, layout_of
 from strombus.data import NativeCollection, Source, count_objects, open_source
 from strombus.errors import ConfigurationError, DataError, EmptyDataError, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
@@ -22,6 +22,7 @@ from strombus.masters.job import TrainingJob
 from strombus.networks import Network
 from strombus.observing import Books
 from strombus.runs import Checkpoint
+from strombus.settings import dealing_of
 from strombus.stats import Recorder, TrainingStats
 from strombus.types import Cursor
 

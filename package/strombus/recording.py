@@ -13,13 +13,14 @@ from typing import Any
 
 import fsspec
 
-from strombus.checkpointing import differences, read_record
+from strombus.checkpointing import Keeper, read_record
 from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning, hide_credentials
 from strombus.files import join
 from strombus.fit_result import FitResult
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
 from strombus.runs import RESULT, FinishedRun, Run
+from strombus.settings import differences
 from strombus.stats import TrainingStats
 from strombus.stats.lines import FILE_NAME
 
@@ -73,6 +74,7 @@ def restore_result(
             int(values["seed"]),
             _stats(finished.path),
             values["stopped_by"],
+            tuple(values.get("failures", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{finished.path}/{RESULT} is damaged: {type(error).__name__}: {error}") from None
@@ -83,8 +85,13 @@ def _stats(path: str) -> TrainingStats:
     return TrainingStats.load(path) if files.isfile(target) else TrainingStats()
 
 
-def record_result(run: Run, result: FitResult) -> None:
+def record_result(keeper: Keeper, result: FitResult) -> None:
     """Write ``network.safetensors``, what was timed and, last of all, ``result.json``."""
+    with keeper.tolerant("the result"):
+        _write_result(keeper.run, result)
+
+
+def _write_result(run: Run, result: FitResult) -> None:
     network, path = result.network, run.file(NETWORK)
     try:
         network.save(path)
@@ -104,6 +111,7 @@ def record_result(run: Run, result: FitResult) -> None:
             "seconds": result.seconds,
             "seed": result.seed,
             "stopped_by": result.stopped_by,
+            "failures": list(result.failures),
         },
     )
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 import strombus as sb
 from strombus.callbacks import EpochRecord
-from strombus.checkpointing import Keeper, Snapshot, differences
+from strombus.checkpointing import Keeper, Snapshot
 from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning
 from strombus.executors.local import LocalExecutor
 from strombus.runs import CheckpointConfig, open_run
+from strombus.settings import differences
 from strombus.types import Cursor
 
 counts = st.integers(0, 2**40)

@@ -58,7 +58,7 @@ _NULL_ONLY = ("broadcastHadoopConfig", "statsStorage", "workerPeriodicGCFrequenc
 
 def explain(error: ValidationError, owner: str, known: str) -> str:
     """Return one line of what is wrong with the options of `owner`; `known` lists those it has."""
-    lines = []
+    lines: list[str] = []
     for problem in error.errors():
         option = ".".join(str(part)[:100] for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
