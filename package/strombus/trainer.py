@@ -158,7 +158,7 @@ class Trainer:
         if name is None and (storage_path is not None or checkpoint is not None):
             raise ConfigurationError("storage_path and checkpoint are for a fit with a name; give fit a name too")
         if checkpoint is not None and checkpoint.best is not None and validation is None:
-            raise ConfigurationError(f"best={checkpoint.best!r} is a figure of the validation data; give fit some")
+            raise ConfigurationError(f"best={checkpoint.best!r} is a figure of the validation data: give fit some")
         with ExitStack() as stack:
             watchers, keeper = [*check_callbacks(callbacks), *([ProgressBar()] if progress else [])], None
             if name is not None:

@@ -330,7 +330,7 @@ def _check_metrics(folder, expected):
 
 
 def test_the_best_of_what_is_not_measured(executor, tmp_path):
-    with pytest.raises(ConfigurationError, match=r"best='score'\) is a figure of the validation data"):
+    with pytest.raises(ConfigurationError, match=r"best='score' is a figure of the validation data"):
         fit(executor, tmp_path, CheckpointConfig(best="score"))
     assert list(tmp_path.iterdir()) == []
 
