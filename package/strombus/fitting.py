@@ -233,10 +233,11 @@ class Fit:
                     self.network.load_state(state)
                     self.carried = job.carried
             except Exception as error:
-                if not self._tries_again(error):
+                if self._tries_again(error):
+                    lost = error
+                else:
                     self.carried = None
-                    self._books.fail(error)
-                lost = error
+                    self._books.fail(error)  # raises it again, unless a callback takes it for the fit's end
             iteration = self.network.iteration
         if self.network.iteration != iteration:  # a callback has put another state into it
             self.carried = None
