@@ -193,7 +193,7 @@ def test_an_option_that_does_not_exist_lists_those_that_do():
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("numWorker", "workers"), ("batch_size", "batch_size_per_worker"), ("updatesTreshold", "updates_threshold")],
+    [("numWorker", "workers"), ("batch_size", "batch_size_per_worker"), ("update_threshold", "updates_threshold")],
 )
 def test_an_option_that_is_misspelt_is_guessed(given, meant):
     with pytest.raises(ConfigurationError, match=rf"no option '{given}'; known: .*; did you mean {meant}\?$"):

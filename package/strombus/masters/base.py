@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator
-from pydantic.alias_generators import to_camel, to_snake
+from pydantic.alias_generators import to_camel
 
 from strombus.data import NativeCollection, Source
 from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
@@ -56,14 +56,18 @@ _PROBLEMS = 20
 _NULL_ONLY = ("broadcastHadoopConfig", "statsStorage", "workerPeriodicGCFrequency", "workerTogglePeriodicGC")
 
 
-def explain(error: ValidationError, owner: str, known: str) -> str:
-    """Return one line of what is wrong with the options of `owner`; `known` lists those it has."""
+def explain(error: ValidationError, owner: str, spellings: Mapping[str, str]) -> str:
+    """Return one line of what is wrong with the options of `owner`.
+
+    `spellings` has the ways to write each option, in the order in which an error lists them.
+    """
+    known = ", ".join(dict.fromkeys(spellings.values()))
     lines: list[str] = []
     for problem in error.errors():
         option = ".".join(str(part)[:100] for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            meant = get_close_matches(to_snake(option), known.split(", "), n=1) if len(lines) < _PROBLEMS else []
-            hint = f"; did you mean {meant[0]}?" if meant else ""
+            meant = get_close_matches(option, spellings, n=1) if len(lines) < _PROBLEMS else []
+            hint = "".join(f"; did you mean {spellings[one]}?" for one in meant)
             lines.append(f"{owner} has no option {option!r}; known: {known}{hint}")
         else:
             value = f" {option} = {shorten(problem.get('input'))}:" if option else ""
@@ -79,7 +83,7 @@ def make_named(table: Registry, name: str, options: Mapping[str, Any]) -> Any:
     try:
         return kind(**options)
     except ValidationError as error:
-        raise ValueError(explain(error, kind.__name__, ", ".join(sorted(kind.model_fields)))) from None
+        raise ValueError(explain(error, kind.__name__, {name: name for name in sorted(kind.model_fields)})) from None
 
 
 class TrainingMaster(BaseModel, ABC):
@@ -190,8 +194,9 @@ class TrainingMaster(BaseModel, ABC):
 
     @classmethod
     def _explain(cls, error: ValidationError) -> str:
-        known = ", ".join([*sorted(cls.model_fields), *cls.arguments])
-        return explain(error, cls.__name__, known)
+        names = [*sorted(cls.model_fields), *cls.arguments]
+        aliases = {field.alias: name for name, field in cls.model_fields.items() if field.alias}
+        return explain(error, cls.__name__, {name: name for name in names} | aliases)
 
     @field_validator("storage_level", "storage_level_streams")
     @classmethod

@@ -165,7 +165,7 @@ class SharedTrainingMaster(TrainingMaster):
         try:
             self.compression()
         except ValidationError as error:
-            raise ValueError(explain(error, "compression", "")) from None
+            raise ValueError(explain(error, "compression", {})) from None
         return self
 
     @field_validator("workers_per_node")

@@ -20,7 +20,9 @@ def checked(kind: type[BaseModel]) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise ConfigurationError(explain(error, kind.__name__, ", ".join(sorted(kind.model_fields)))) from None
+        raise ConfigurationError(
+            explain(error, kind.__name__, {name: name for name in sorted(kind.model_fields)})
+        ) from None
 
 
 def getter(option: str) -> Callable[[Any], Any]:
