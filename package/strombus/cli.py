@@ -221,17 +221,12 @@ def data() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a dataset that is there already.")
 def export_command(source: str, target: str, batch_size: int, overwrite: bool) -> None:
     """Write SOURCE, an .npz file of `features` and `labels` (and masks), as the dataset TARGET."""
-    import numpy as np
-
     from strombus.data import DataSet, export
+    from strombus.data.npz import read_npz
 
     try:
-        with np.load(source, allow_pickle=False) as arrays:
-            columns = {name: arrays[name] for name in arrays.files}
-            dataset = DataSet(**columns)
-    except (TypeError, ValueError, OSError) as error:
-        if isinstance(error, errors.StrombusError):
-            raise
+        dataset = DataSet(**read_npz(source, source))
+    except (TypeError, OSError) as error:
         raise errors.DataError(
             f"{source} must be an .npz file with the arrays features, labels, features_mask, labels_mask: {error}"
         ) from error

@@ -13,12 +13,16 @@ from typing import Any, Self
 
 import fsspec
 
+from strombus.documents import parse_json
 from strombus.errors import RunError, hide_credentials
-from strombus.files import is_local, write_whole
+from strombus.files import is_local, read_whole, write_whole
 
 __all__ = ["Lease"]
 
 logger = logging.getLogger(__name__)
+
+_LARGEST = 1 << 16
+"""Bytes of the file."""
 
 _SETTLE = 0.5
 """Seconds after which whoever else wrote the file at the same time has done so."""
@@ -116,10 +120,9 @@ class Lease:
 
     def _read(self) -> dict[str, Any]:
         """Return what the file says; nothing where there is none."""
-        files, path = fsspec.core.url_to_fs(self._uri)
-        files.invalidate_cache()
+        fsspec.core.url_to_fs(self._uri)[0].invalidate_cache()
         try:
-            found = json.loads(files.cat_file(path))
+            found = parse_json(read_whole(self._uri, _LARGEST), _LARGEST)
         except FileNotFoundError:
             return {}
         except ValueError:  # just being written

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-
+from strombus.documents import parse_json
 from strombus.errors import ConfigurationError, RunError, hide_credentials
-from strombus.files import join, normalise, write_whole
+from strombus.files import join, normalise, read_whole, write_whole
 from strombus.runs.lease import Lease
 
 __all__ = ["CONFIG", "METRICS", "RESULT", "FinishedRun", "Run", "open_run", "plain", "read_result"]
@@ -22,6 +21,9 @@ __all__ = ["CONFIG", "METRICS", "RESULT", "FinishedRun", "Run", "open_run", "pla
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 STORAGE = "strombus-runs"
 """Where runs lie by default, in the working directory."""
+
+_LARGEST = 1 << 26
+"""Bytes of a record."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -115,13 +117,14 @@ def _path_of(name: str, storage_path: str | os.PathLike[str] | None) -> str:
 
 
 def _read(path: str) -> dict[str, Any] | None:
-    files, target = fsspec.core.url_to_fs(path)
     try:
-        found: dict[str, Any] = json.loads(files.cat_file(target))
+        found: dict[str, Any] = parse_json(read_whole(path, _LARGEST), _LARGEST)
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} holds a {type(found).__name__}, wanted a record")
     return found
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from io import BytesIO
 from typing import Any
-from zipfile import BadZipFile
 
 import fsspec
 import numpy as np
 
 from strombus.data import store
+from strombus.data.npz import read_npz
 from strombus.errors import ConfigurationError, DataError
 from strombus.stats import TrainingStats
 from strombus.types import DataSet, MultiDataSet, from_columns
@@ -73,7 +73,16 @@ def read_object(path: str, kind: type) -> Any:
         raise DataError(f"there is no file {path}") from None
     try:
         value = _decoded(data, kind, path)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, BadZipFile) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OSError,
+        EOFError,
+        MemoryError,
+        RecursionError,
+    ) as error:
         raise DataError(f"{path} does not hold a {kind.__name__}: {error}") from None
     if not isinstance(value, kind):
         raise DataError(f"{path} does not hold a {kind.__name__}, but a {type(value).__name__}")
@@ -84,8 +93,7 @@ def _decoded(data: bytes, kind: type, path: str) -> Any:
     if issubclass(kind, np.ndarray):
         return np.load(BytesIO(data), allow_pickle=False)
     if issubclass(kind, DataSet | MultiDataSet):
-        with np.load(BytesIO(data), allow_pickle=False) as columns:
-            found = from_columns(kind.kind, dict(columns))
+        found = from_columns(kind.kind, read_npz(BytesIO(data), path))
         return found if type(found) is kind else kind(*(getattr(found, name) for name in found.__slots__))
     if issubclass(kind, TrainingStats):
         return TrainingStats.unpack(data, path)
