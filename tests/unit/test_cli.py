@@ -254,7 +254,8 @@ def test_datasets_are_written_shown_and_checked(tmp_path):
         ("network:", "network: [", 2, ["is not YAML"]),
     ],
 )
-def test_each_kind_of_error_is_one_line_and_an_exit_code(job, old, new, code, words):
+def test_each_kind_of_error_is_one_line_and_an_exit_code(job, monkeypatch, old, new, code, words):
+    monkeypatch.setattr("strombus.executors.dask_cluster.PATIENCE", 0.5)
     change(job, old, new)
     fails(run("train", job), code, *words)
     assert not (job.parent / "network.safetensors").exists()

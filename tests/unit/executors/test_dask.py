@@ -268,14 +268,9 @@ def address(tmp_path: Path) -> Iterator[str]:
             client.wait_for_workers(2, timeout=60)
             yield client.scheduler.address
     finally:
-        for program in programs:
-            program.terminate()
-        for program in programs:
-            try:
-                program.wait(20)
-            except subprocess.TimeoutExpired:  # a Dask program may wait long for peers that end with it
-                program.kill()
-                program.wait(20)
+        for program in programs:  # told to end, a Dask program may wait long for peers that end with it
+            program.kill()
+            program.wait(20)
 
 
 def test_workers_without_strombus_are_named(address: str) -> None:
