@@ -73,16 +73,7 @@ def read_object(path: str, kind: type) -> Any:
         raise DataError(f"there is no file {path}") from None
     try:
         value = _decoded(data, kind, path)
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        OSError,
-        EOFError,
-        MemoryError,
-        RecursionError,
-    ) as error:
+    except Exception as error:  # each format's reader raises kinds of its own
         raise DataError(f"{path} does not hold a {kind.__name__}: {error}") from None
     if not isinstance(value, kind):
         raise DataError(f"{path} does not hold a {kind.__name__}, but a {type(value).__name__}")
