@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -55,7 +57,9 @@ class Slot:
         with self._lock:
             if self._pool is None:
                 env = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
-                self._pool = process_executor.ProcessPoolExecutor(max_workers=1, initializer=start_process, env=env)
+                self._pool = process_executor.ProcessPoolExecutor(
+                    max_workers=1, initializer=start_process, initargs=(os.getpid(),), env=env
+                )
             future: Future[Any] = self._pool.submit(function, *arguments)
             return future
 
@@ -69,12 +73,20 @@ class Slot:
     stop = restart
 
 
-def start_process() -> None:
-    """Prepare a process: keep it however much memory its caches take.
+def start_process(driver: int) -> None:
+    """Prepare a process: keep it however much memory its caches take, and as long as process `driver` lives.
 
     Loky replaces a process that has grown by 300 MB, which is what a network with its data does.
     """
     process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
+    threading.Thread(target=_end_with, args=(driver,), name="strombus-driver", daemon=True).start()
+
+
+def _end_with(driver: int) -> None:
+    """End this process when its driver is gone: one that was killed cannot say so to a process that waits for it."""
+    while os.getppid() == driver:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def call_task(number: int, threads: int, folder: Path, call: bytes) -> bytes:
