@@ -1,0 +1,110 @@
+"""A driver that is killed at any moment leaves no process behind, and the same command comes to the same result.
+
+STROMBUS_KILLS=20 kills that many drivers on each backend, which is what ``tox -e soak`` does.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from strombus.testing.faults import kill_process
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+KILLS = int(os.environ.get("STROMBUS_KILLS", "0"))
+PATIENCE = 120.0
+SOON = 60.0
+"""Seconds in which the workers of a driver that was killed must have ended by themselves."""
+
+BACKENDS = ["local", pytest.param("dask", marks=pytest.mark.dask)]
+MOMENTS = range(KILLS) if KILLS else range(1)
+
+
+@contextmanager
+def driver(backend, folder):
+    """Run the program in a process of its own."""
+    surroundings = {**os.environ, "PYTHONPATH": str(HELPERS.parent)}
+    folder.mkdir(exist_ok=True)
+    with (folder / "log").open("ab") as log:
+        command = [sys.executable, str(HELPERS / "driver.py"), backend, str(folder)]
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=surroundings)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(PATIENCE)
+
+
+def run(backend, folder):
+    """Run the program to its end."""
+    with driver(backend, folder) as process:
+        assert process.wait(PATIENCE) == 0, (folder / "log").read_text()[-3000:]
+
+
+def lines_of(folder):
+    """Return the lines of metrics.jsonl that are there by now, the last one perhaps unfinished."""
+    path = folder / "one" / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_for_lines(process, folder, count):
+    """Wait until the fit has come so far, or has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while len(lines_of(folder)) < count and process.poll() is None:
+        assert time.monotonic() < deadline, (folder / "log").read_text()[-3000:]
+        time.sleep(0.002)
+
+
+def result_of(folder):
+    """Return the network's file, byte for byte, and everything that was measured but for the time that it took."""
+    result = json.loads((folder / "one" / "result.json").read_text())
+    del result["seconds"]
+    for record in result["epochs"]:
+        del record["seconds"]
+    lines = [json.loads(line) for line in lines_of(folder)]
+    figures = [
+        (line["epoch"], line["iteration"], line["source"], line.get("loss", line.get("score"))) for line in lines
+    ]
+    return (folder / "one" / "network.safetensors").read_bytes(), result, figures
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What each backend comes to when nobody is killed; made when first asked for."""
+
+    @functools.cache
+    def make(backend):
+        folder = tmp_path_factory.mktemp(f"undisturbed-{backend}")
+        run(backend, folder)
+        return result_of(folder)
+
+    return make
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_driver_that_is_killed(tmp_path, undisturbed, backend, moment):
+    expected = undisturbed(backend)
+    chance = random.Random(f"{backend} {moment}")
+    with driver(backend, tmp_path) as process:
+        wait_for_lines(process, tmp_path, chance.randrange(len(expected[2])))
+        time.sleep(chance.uniform(0, 0.05))  # about as long as a round with its checkpoint takes
+        workers = psutil.Process(process.pid).children(recursive=True)
+        kill_process(process.pid)
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+    _, alive = psutil.wait_procs(workers, SOON)
+    assert alive == []
+    run(backend, tmp_path)
+    assert result_of(tmp_path) == expected

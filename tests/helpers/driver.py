@@ -1,0 +1,34 @@
+"""A fit with a name as a program of its own, which a test kills and runs again: driver.py BACKEND FOLDER."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+import torch
+from helpers.hooks import SlowSteps
+from helpers.networks import make_batch_norm, make_data, make_network
+
+import strombus as sb
+
+
+def main(backend: str, folder: str) -> None:
+    schedule = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=7, gamma=0.8)
+    network = make_network("momentum", make_batch_norm, schedule=schedule)
+    master = sb.ParameterAveragingTrainingMaster(
+        workers=2, batch_size_per_worker=4, averaging_frequency=1, rng_seed=7, training_hooks=[SlowSteps()]
+    )
+    with sb.Trainer(network, master, backend=backend) as trainer:
+        trainer.fit(
+            make_data(160),
+            epochs=3,
+            validation=make_data(20, 1),
+            callbacks=[sb.EarlyStopping([sb.callbacks.MaxEpochs(9)])],
+            name="one",
+            storage_path=folder,
+            checkpoint=sb.CheckpointConfig(every="1step", max_share=1, best="score"),
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
