@@ -118,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> sb.MultiLayerNetwork:
                 result = trainer.fit(rows, progress=False)
                 print(f"epoch {epoch}, score {result.score:.4f}: {sample(network, characters, length, rng)}")
             print(f"mean loss of a character {trainer.calculate_score(rows):.4f}")
+        rows.unpersist()
     return network
 
 

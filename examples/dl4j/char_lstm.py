@@ -134,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> sb.MultiLayerNetwork:
             print(f"epoch {epoch}, score {spark_network.getScore():.4f}: {sample(network, characters, length, rng)}")
         print(f"mean loss of a character {spark_network.calculateScore(train_data, True):.4f}")
         training_master.deleteTempFiles(sc)
+        train_data.unpersist()
     return spark_network.getNetwork()
 
 
