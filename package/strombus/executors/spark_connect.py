@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 import posixpath
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -203,10 +203,11 @@ class SparkConnectExecutor(Executor):
         return TaskOnPart.of(task, _carriers(shared), self._threads, source.numbers)
 
     def _stream(self, task: TaskOnPart, source: Source) -> Iterator[Any]:
-        for outcome in self._outcomes(task, source):
-            yield open_outcome(outcome)
+        with closing(self._outcomes(task, source)) as outcomes:
+            for outcome in outcomes:
+                yield open_outcome(outcome)
 
-    def _outcomes(self, task: TaskOnPart, source: Source) -> Iterator[Outcome]:
+    def _outcomes(self, task: TaskOnPart, source: Source) -> Generator[Outcome]:
         size = len(source) if source.held is not None else self._wave()
         for start in range(0, len(source), size):
             stop = min(start + size, len(source))
@@ -240,7 +241,8 @@ class SparkConnectExecutor(Executor):
         on_part = self._on_part(task, shared, source)
         inner = merge_plan(len(parts), depth)[:-1]
         outcomes = self._tree(on_part, source, inner, merge) if inner else self._outcomes(on_part, source)
-        merged = fold(outcomes, merge)
+        with closing(outcomes):
+            merged = fold(outcomes, merge)
         return ConnectShared(merged if finish is None else finish(merged), self.directory)
 
     def _tree(
@@ -249,7 +251,7 @@ class SparkConnectExecutor(Executor):
         source: Source,
         levels: list[list[tuple[int, ...]]],
         merge: Callable[[R, R], R],
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """Bring each group of a level together by a shuffle, all levels in one job."""
         merge_group = MergeGroup(dump(merge, "the merge function"))
         fan_ins = [len(groups[0]) for groups in levels]
@@ -329,18 +331,23 @@ def _arrow_task(task: TaskOnPart, source: Source, parts: dict[int, bytes] | None
     return ArrowTask(task, None, source.held.open, source.held.partitions, fan_in)
 
 
-def _in_order(outcomes: Iterator[Outcome], positions: range) -> Iterator[Outcome]:
-    """Yield the outcomes in the order of their positions, each once; a stray failure at once."""
+def _in_order(outcomes: Generator[Outcome], positions: range) -> Generator[Outcome]:
+    """Yield the outcomes in the order of their positions, each once; a stray failure at once.
+
+    Closing it ends the job. Left to the garbage collector, that would run in whatever thread collects, and hang where
+    the thread is one that is just being started: ending a job starts threads too.
+    """
     waiting: dict[int, Outcome] = {}
     due = iter(positions)
     wanted = next(due, None)
-    for outcome in outcomes:
-        if outcome[0] not in positions:
-            yield outcome
-        waiting[outcome[0]] = outcome
-        while wanted in waiting:
-            yield waiting.pop(wanted)
-            wanted = next(due, None)
+    with closing(outcomes):
+        for outcome in outcomes:
+            if outcome[0] not in positions:
+                yield outcome
+            waiting[outcome[0]] = outcome
+            while wanted in waiting:
+                yield waiting.pop(wanted)
+                wanted = next(due, None)
     if wanted is not None:
         raise ExecutorError(
             f"part {wanted} of {len(positions)} gave no result: Spark ran fewer tasks than were asked for"

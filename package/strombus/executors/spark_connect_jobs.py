@@ -93,7 +93,7 @@ def run_frame(
     name: str,
     *,
     barrier: bool = False,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Yield the outcomes of ``frame.mapInArrow(run)`` as they come, in the order of the partitions.
 
     The job is ended when the iterator is closed before its end.

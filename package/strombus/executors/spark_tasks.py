@@ -67,8 +67,8 @@ class TaskOnPart:
     threads : int
         Torch's threads while a task runs.
     numbers : mapping of int to int, optional
-        For native partitions: the part's number by the index of its partition. None where partitions hold pairs of
-        part number and pickled part.
+        For native partitions: the part's number by the index of its partition. Other partitions
+        are left out. None where partitions hold pairs of part number and pickled part.
     """
 
     name: str
@@ -88,7 +88,7 @@ class TaskOnPart:
             # All items must be read, or Spark ends the process, and with it every cache, after this task.
             for number, part in items:
                 yield self._run(number, lambda part=part: load(part))  # type: ignore[misc]
-        else:
+        elif index in self.numbers:
             yield self._run(self.numbers[index], lambda: iter(items))
         settle_garbage()
 

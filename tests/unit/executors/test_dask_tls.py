@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
+import cloudpickle
 import pytest
 import torch
 import zmq
@@ -18,6 +20,7 @@ import strombus as sb
 from strombus.executors.dask_gang import warn_of_open_channel
 
 pytestmark = pytest.mark.dask
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytest.importorskip("cryptography", reason="temporary certificates need cryptography")
 
 TESTS = str(Path(__file__).parents[2])
@@ -35,6 +38,7 @@ def recordings(tmp_path, monkeypatch):
 @pytest.fixture
 def client(recordings):
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    options["env"] = {FOLDER: str(recordings)}  # the process that forks workers may be older than this variable
     with (
         LocalCluster(security=Security.temporary(), protocol="tls://", **options) as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -67,7 +67,7 @@ def test_slices_are_even_and_never_empty(rows: int, count: int, expected: list[i
 
 
 def test_text_is_refused() -> None:
-    with pytest.raises(DataError, match="numbers or booleans"):
+    with pytest.raises(DataError, match="must be a regular numeric array, got texts"):
         to_tensors(DataSet(np.array(["a", "b"])), torch.float32, CPU)
 
 
