@@ -86,7 +86,7 @@ def _embed(workers: int | None) -> DaskExecutor:
     options = {"nthreads": 1, "host": "127.0.0.1", "silence_logs": logging.WARNING, "dashboard": False}
     worker: dict[str, Any] = {"cls": SubprocessWorker, "options": {"worker_kwargs": options}}
     dashboard = find_spec("bokeh") is not None
-    cluster = SpecCluster(
+    cluster = _QuietCluster(
         workers=dict.fromkeys(range(count), worker),
         scheduler={
             "cls": Scheduler,
@@ -109,6 +109,22 @@ def _embed(workers: int | None) -> DaskExecutor:
             raise ExecutorError(f"{count} Dask workers did not start on this machine in {STARTUP:g} s") from error
         raise
     return executor
+
+
+class _QuietCluster(SpecCluster):  # type: ignore[misc]
+    """A cluster that logs warnings only, to its very end.
+
+    Its option `silence_logs` ends before its event loop does, which may still log that a connection was closed.
+    """
+
+    def close(self, timeout: float | None = None) -> Any:
+        logger = logging.getLogger("distributed")
+        level = logger.level
+        logger.setLevel(logging.WARNING)
+        try:
+            return super().close(timeout)
+        finally:
+            logger.setLevel(level)
 
 
 def _look_in(folders: Sequence[str]) -> None:
