@@ -145,6 +145,13 @@ def test_each_class_of_the_page_says_what_it_is():
         assert len(inspect.getdoc(getattr(dl4j, kind))) > 100
 
 
+def test_the_documentation_has_each_heading_in_order_with_a_link():
+    page = (TESTS.parent / "docs" / "dl4j_headings.md").read_text()
+    row = re.compile(r"^\| `(\w+)` \| \S.* \| \[\]\(\w+\.md(?:#[\w-]+)?\) \|$", re.MULTILINE)
+    listed = {part.partition("\n")[0]: row.findall(part) for part in page.split("\n## ")[1:]}
+    assert listed == HEADINGS
+
+
 @pytest.mark.parametrize("name", INERT)
 def test_what_is_inert_says_so_and_warns_once(name):
     method = getattr(dl4j.SharedTrainingMaster.Builder, name)
