@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -33,7 +34,9 @@ from strombus.data.writer import ExportSettings, Written, export_partition, mani
 from strombus.errors import ConfigurationError, DataError, ExecutorError, UnfinishedExportError
 from strombus.executors.base import Executor
 
-__all__ = ["check_shared", "export", "readable_source", "temporary_export", "validate"]
+__all__ = ["check_shared", "export", "readable_source", "resumable_export", "temporary_export", "validate"]
+
+logger = logging.getLogger(__name__)
 
 
 def export(
@@ -190,6 +193,28 @@ def temporary_export(
         store.remove(uri)
 
 
+@contextmanager
+def resumable_export(data: Any, executor: Executor, uri: str, *, batch_size: int = 32) -> Iterator[Source]:
+    """Export data to `uri`, where it stays until a ``with`` block has ended well: one that is whole there is used.
+
+    So whoever goes on after an error or a loss of power has the same rows in the same order, also where `data` would
+    come in another.
+
+    Raises
+    ------
+    ExecutorError
+        As `temporary_export`.
+    """
+    target = store.join(uri, "data.zarr")
+    check_shared(uri, executor)
+    if is_finished(target):
+        logger.info("the rows are those that were exported to %s when the run began", uri)
+    else:
+        export(data, target, batch_size=batch_size, executor=executor, overwrite=True, progress=False)
+    yield open_dataset(target)
+    store.remove(uri)
+
+
 def check_shared(uri: str, executor: Executor) -> None:
     """Write a secret and have every slot read it: a directory of the same name on another machine is not enough."""
     nonce = secrets.token_hex(16)
@@ -217,6 +242,7 @@ def readable_source(
     *,
     export: bool = True,
     directory: str | os.PathLike[str] | None = None,
+    keep: str | None = None,
     batch_size: int = 32,
     features: str | Sequence[str] = "features",
     label: str | None = "label",
@@ -228,10 +254,15 @@ def readable_source(
     export : bool
         How what is not readable everywhere becomes so: True writes it to `directory` for the time (DL4J: the
         Export approach); False gathers it in this process's memory and sends it along (small data).
+    keep : path or URI, optional
+        Where to write instead, for an export that an error or a loss of power must outlast (`resumable_export`).
     """
     source = open_source(data, features=features, label=label)
     if isinstance(source, Source):
         yield source
+    elif export and keep is not None:
+        with resumable_export(source, executor, keep, batch_size=batch_size) as exported:
+            yield exported
     elif export:
         with temporary_export(source, executor, directory=directory, batch_size=batch_size) as exported:
             yield exported

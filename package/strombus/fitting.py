@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 import time
@@ -16,6 +17,7 @@ from strombus.data import NativeCollection, Source, count_objects, open_source
 from strombus.errors import ConfigurationError, DataError, EmptyDataError, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
+from strombus.files import join, normalise
 from strombus.fit_result import FitResult
 from strombus.masters.base import TrainingMaster
 from strombus.masters.job import TrainingJob
@@ -99,7 +101,7 @@ class Fit:
         with ExitStack() as stack:
             try:
                 with self._recorder.phase("export"):
-                    source = stack.enter_context(self._open(data))
+                    source = stack.enter_context(self._open(data, keep=self._where_to_export()))
             except EmptyDataError as error:
                 logger.warning("nothing was trained: %s", error)
             else:
@@ -123,10 +125,19 @@ class Fit:
             tuple(self._failures),
         )
 
-    def _open(self, data: Any, native: bool = True) -> AbstractContextManager[Readable]:
+    def _where_to_export(self) -> str | None:
+        """Return where the data of a fit that may be gone on with is exported; None for one without a name."""
+        if self.keeper is None:
+            return None
+        run, directory = self.keeper.run, self.master.export_directory
+        if directory is None:
+            return run.file("export")
+        return join(normalise(directory), f"strombus-{hashlib.sha256(run.path.encode()).hexdigest()[:16]}")
+
+    def _open(self, data: Any, native: bool = True, keep: str | None = None) -> AbstractContextManager[Readable]:
         """Open data for the workers: what is not yet in Zarr is exported, or used where it lies in memory.
 
-        `native` says whether what an engine holds may stay there.
+        `native` says whether what an engine holds may stay there, `keep` where an export lies that is kept.
         """
         master, source = self.master, open_source(data)
         direct = master.rdd_training_approach == "Direct"
@@ -140,6 +151,7 @@ class Fit:
             self.executor,
             export=not direct,
             directory=master.export_directory,
+            keep=keep,
             batch_size=master.batch_size_per_worker,
         )
 

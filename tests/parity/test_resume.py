@@ -304,6 +304,25 @@ def test_from_an_engines_memory_with_other_workers_from_the_epoch_before(dask_cl
     check_rows(rows)
 
 
+@pytest.mark.parametrize("directory", [None, "elsewhere"])
+def test_what_is_exported_once_stays_for_those_that_go_on(local_executors, tmp_path, directory):
+    """Data that comes in another order, as after a shuffle, changes nothing."""
+    objects = objects_of(data_of())
+    elsewhere = directory and tmp_path / directory
+    expected = fit(
+        local_executors[1], tmp_path / "uncut", checkpoint=None, data=iter(objects), export_directory=elsewhere
+    )
+    exports = tmp_path.glob if directory is None else elsewhere.glob
+    for cut in [(0, 2), (1, 3)]:
+        fit(local_executors[1], tmp_path, cut, data=iter(objects), export_directory=elsewhere)
+        assert len([*exports("**/data.zarr")]) == 1
+        objects = objects[::-1]
+    found = fit(local_executors[1], tmp_path, data=iter(objects), export_directory=elsewhere)
+    check_same(found, expected)
+    check_rows(found[1])
+    assert [*exports("**/data.zarr")] == []
+
+
 @pytest.mark.dask
 def test_on_another_backend(local_executors, dask_client, uncut, tmp_path):
     fit(local_executors[2], tmp_path, (1, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -113,8 +114,9 @@ class TrainingMaster(BaseModel, ABC):
     rdd_training_approach : {"Export", "Direct"}
         "Export": data that is not yet in Zarr is written to `export_directory` first and removed at
         the end; "Direct": it is trained from the engine's memory.
-    export_directory : str, optional
-        Where; every worker must reach it. By default a temporary directory of this machine.
+    export_directory : path or URI, optional
+        Where; every worker must reach it. By default the run directory of a fit with a name, otherwise a temporary
+        directory of this machine.
     storage_level : str
         Which cache of the engine holds an RDD in the Direct approach; nothing stays cached after the fit.
     storage_level_streams : str
@@ -206,6 +208,11 @@ class TrainingMaster(BaseModel, ABC):
         if value not in STORAGE_LEVELS:
             raise ValueError(f"unknown storage level; known: {', '.join(STORAGE_LEVELS)}")
         return value
+
+    @field_validator("export_directory", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
 
     @field_validator("repartitioner", mode="before")
     @classmethod
