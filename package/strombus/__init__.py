@@ -41,6 +41,8 @@ _WHERE = {
     "ResidualClippingPostProcessor": "strombus.compression",
     "ResidualPostProcessor": "strombus.compression",
     "SharedTrainingMaster": "strombus.masters.shared_training",
+    "StrombusClassifier": "strombus.estimators",
+    "StrombusRegressor": "strombus.estimators",
     "TargetSparsityThresholdAlgorithm": "strombus.compression",
     "ThresholdAlgorithm": "strombus.compression",
     "ThresholdEncoder": "strombus.compression",
@@ -86,6 +88,8 @@ __all__ = [
     "ResidualClippingPostProcessor",
     "ResidualPostProcessor",
     "SharedTrainingMaster",
+    "StrombusClassifier",
+    "StrombusRegressor",
     "TargetSparsityThresholdAlgorithm",
     "ThresholdAlgorithm",
     "ThresholdEncoder",
@@ -114,6 +118,7 @@ if TYPE_CHECKING:
         ThresholdAlgorithm,
         ThresholdEncoder,
     )
+    from strombus.estimators import StrombusClassifier, StrombusRegressor
     from strombus.evaluation import (
         ROC,
         Evaluation,
