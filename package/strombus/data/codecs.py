@@ -60,8 +60,7 @@ def bounded(array: Any) -> Any:
         object.__setattr__(metadata, "compressor", compressor)
     else:
         object.__setattr__(metadata, "codecs", tuple(map(_bounded, metadata.codecs)))
-    inner = array.async_array
-    return Array(AsyncArray(metadata=metadata, store_path=inner.store_path, config=inner.config))
+    return Array(AsyncArray(metadata=metadata, store_path=array.store_path))
 
 
 def _bounded(codec: Any) -> Any:

@@ -210,7 +210,7 @@ def test_storage_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
     real = local.info
 
     def fails(files, target, **options):
-        if "step-2" in target:
+        if "step-2" in os.fspath(target):
             raise OSError(5, "Input/output error")
         return real(files, target, **options)
 
