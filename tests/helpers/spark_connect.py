@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pyspark
+import pytest
 from helpers.programs import Programs, spark_tool
 from helpers.spark import JAVA, SETTINGS
 from pyspark.sql.connect.session import SparkSession
@@ -19,6 +21,8 @@ __all__ = ["connect_session"]
 @functools.cache
 def connect_session() -> SparkSession:
     """Return a session of a Spark Connect server that is a program of its own, with ``local[2,4]``, on loopback."""
+    if int(pyspark.__version__.partition(".")[0]) < 4:
+        pytest.skip("pyspark 3 brings no Spark Connect server, pyspark 4 does")
     programs = Programs(Path(tempfile.mkdtemp(prefix="strombus-connect-")))
     atexit.register(programs.close)
     settings = {**SETTINGS, "spark.connect.grpc.binding.address": "127.0.0.1", "spark.connect.grpc.binding.port": "0"}

@@ -210,7 +210,7 @@ def test_storage_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
     real = local.info
 
     def fails(files, target, **options):
-        if "step-2" in os.fspath(target):
+        if isinstance(target, str) and "step-2" in target:  # an older fsspec lists with it too
             raise OSError(5, "Input/output error")
         return real(files, target, **options)
 
