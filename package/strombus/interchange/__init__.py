@@ -1,0 +1,1 @@
+"""Files of other libraries, read and written; only formats, so that everything above may use it."""
