@@ -53,6 +53,7 @@ _WHERE = {
     "TransportOptions": "strombus.transport",
     "data": "strombus",
     "errors": "strombus",
+    "load_dl4j": "strombus.importing",
 }
 
 __all__ = [
@@ -100,6 +101,7 @@ __all__ = [
     "TransportOptions",
     "data",
     "errors",
+    "load_dl4j",
 ]
 
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ if TYPE_CHECKING:
     )
     from strombus.executors.base import Executor
     from strombus.fit_result import FitResult
+    from strombus.importing import load_dl4j
     from strombus.masters.base import TrainingMaster
     from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
     from strombus.masters.shared_training import SharedTrainingMaster

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ __all__ = [
     "make_schedule",
     "non_negative",
     "optimizer_factory",
+    "penalty",
     "schedule_factory",
 ]
 
@@ -111,6 +112,19 @@ def non_negative(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise ConfigurationError(f"{name} must be a finite number of at least 0, got {value!r}")
     return float(value)
+
+
+def penalty(name: str, value: Any, module: nn.Module) -> float | dict[str, float]:
+    """Accept a number of at least 0, or one for each of some parameters of the module."""
+    if not isinstance(value, Mapping):
+        return non_negative(name, value)
+    known = {parameter for parameter, _ in module.named_parameters()}
+    unknown = [str(key) for key in value if key not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"{name} names {', '.join(unknown)}, which the module does not have; it has {', '.join(sorted(known))}"
+        )
+    return {key: non_negative(f"{name} of {key}", amount) for key, amount in value.items()}
 
 
 def at_least_one(name: str, value: Any) -> int:

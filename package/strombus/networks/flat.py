@@ -101,6 +101,10 @@ class FlatParameters:
         spans = zip(self.offsets, self.shapes, strict=True)
         return [vector[offset : offset + shape.numel()].view(shape) for offset, shape in spans]
 
+    def named(self) -> dict[str, nn.Parameter]:
+        """Return the parameters by name."""
+        return dict(zip(self.names, self.parameters, strict=True))
+
     def attach_gradient_(self) -> Tensor:
         """Make every ``.grad`` a view of one vector of zeros and return that vector.
 

@@ -48,6 +48,10 @@ class Loss:
         ``"none"``, or returning the terms. Without one, masks of one entry for each example still work,
         by calling the function for one row after another.
 
+        A loss with a method ``per_example(output, labels, mask)`` that returns a figure for each example does its
+        own masking, and the mean is over the examples, as in DL4J. It may also have ``takes(output, labels, mask)``
+        and an attribute `judges`, see below.
+
     Raises
     ------
     ConfigurationError
@@ -66,6 +70,7 @@ class Loss:
         self.name = _name(function)
         options = _options(function)
         _check(function, self.name, options)
+        self._figures: Callable[..., Any] | None = getattr(function, "per_example", None)
         self.classes = _is(function, _CLASS_LOSSES, _CLASS_FUNCTIONS)
         self._same_shape = _is(function, _SAME_SHAPE_LOSSES, _SAME_SHAPE_FUNCTIONS)
         self._numbers = self._same_shape or _is(function, _NUMBER_LOSSES, _NUMBER_FUNCTIONS)
@@ -83,6 +88,9 @@ class Loss:
     @property
     def judges(self) -> Literal["classes", "yes or no", "values"] | None:
         """What the labels are: classes, a yes or no for each output, values; None where the loss does not say."""
+        if self._figures is not None:
+            judges: Literal["classes", "yes or no", "values"] | None = getattr(self.function, "judges", None)
+            return judges
         if self.classes:
             return "classes"
         if _is(self.function, _YES_OR_NO_LOSSES, _YES_OR_NO_FUNCTIONS):
@@ -116,6 +124,8 @@ class Loss:
             When labels or mask do not fit the output; names their shapes and types.
         """
         labels = self._fitted(output, labels)
+        if self._figures is not None:
+            return self._own(output, labels, mask).mean(), float(len(output))
         if mask is not None:
             return self._masked_mean(output, labels, mask)
         count = float(len(labels))
@@ -133,6 +143,8 @@ class Loss:
         ``reduction="batchmean"`` it is the sum of the terms. DL4J sums over time steps instead.
         """
         labels = self._fitted(output, labels)
+        if self._figures is not None:
+            return self._own(output, labels, mask)
         terms = self.terms(output, labels)
         weights = torch.ones_like(terms) if mask is None else self._weights(mask, terms).expand_as(terms)
         if self.classes and not labels.is_floating_point():
@@ -155,6 +167,8 @@ class Loss:
 
     def takes(self, output: Tensor, labels: Tensor, mask: Tensor) -> bool:
         """Say whether `mask` has an entry for each step of the terms, and so can stand in for a labels mask."""
+        if self._figures is not None:
+            return bool(getattr(self.function, "takes", lambda *_: False)(output, labels, mask))
         if self.classes and not labels.is_floating_point():
             shape = labels.shape
         elif self._same_shape:
@@ -175,6 +189,17 @@ class Loss:
         if self._same_shape and labels.shape != output.shape:
             raise self._misfit(output, labels, "it needs equal shapes")
         return labels
+
+    def _own(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what the loss itself says of each example."""
+        assert self._figures is not None
+        figures = self._call(functools.partial(self._figures, mask=mask), output, labels)
+        if figures.shape != (len(output),):
+            raise ConfigurationError(
+                f"per_example of the loss {self.name} must return one figure for each of {len(output)} examples, "
+                f"got shape {tuple(figures.shape)}"
+            )
+        return figures
 
     def _call(self, function: Callable[..., Any], output: Tensor, labels: Tensor) -> Tensor:
         try:
@@ -250,6 +275,8 @@ def _unwrapped(function: Any) -> Any:
 
 def _name(function: Any) -> str:
     inner = _unwrapped(function)
+    if isinstance(getattr(inner, "name", None), str):
+        return str(inner.name)
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from strombus.errors import ConfigurationError
+from strombus.interchange.dl4j.records import Origin
 from strombus.networks import checks
 from strombus.networks.copies import read_values, rebuild
 from strombus.networks.flat import (
@@ -26,7 +27,7 @@ from strombus.networks.flat import (
 from strombus.networks.forward import Forward
 from strombus.networks.losses import Loss
 from strombus.networks.objective import LossFunction, Objective
-from strombus.networks.regularization import Regularization
+from strombus.networks.regularization import Amount, Regularization
 from strombus.networks.replica import Replica
 from strombus.networks.tensors import convert_inputs
 from strombus.networks.updater import check_updater, renumber_updater
@@ -53,15 +54,18 @@ class Network:
         ``functools.partial(torch.optim.SGD, lr=0.1)``. Only fitting needs one.
     schedule : callable, optional
         ``schedule(optimizer)`` makes a torch ``LRScheduler``, stepped once for each minibatch.
-    l1, l2 : float
+    l1, l2 : float or mapping
         Regularisation of the weights (trainable parameters of two dimensions or more, so no biases):
-        ``l1 * sum|W| + l2 / 2 * sum W**2`` is added to the loss, as in DL4J.
+        ``l1 * sum|W| + l2 / 2 * sum W**2`` is added to the loss, as in DL4J. A mapping gives each parameter that
+        it names its own.
     device : str or torch.device
         Where a worker computes: ``"auto"`` takes a GPU where there is one. The driver's copy is on the CPU.
     autocast : torch.dtype or str, optional
         ``torch.bfloat16`` computes forward passes and losses in mixed precision.
     accumulate : int
         Slices in which a minibatch is computed before the one step it gives.
+    weight_decay : float or mapping
+        What the optimizer decays weights by; it counts in scores as `l2` does, as in DL4J, and adds no gradient.
 
     Attributes
     ----------
@@ -69,6 +73,8 @@ class Network:
         Minibatches on the longest worker's path, and passes over the data, since the network was made.
     score : float or None
         The last mean loss that training reported.
+    dl4j : Origin or None
+        What a network of `strombus.load_dl4j` was read from.
 
     Raises
     ------
@@ -85,18 +91,20 @@ class Network:
         optimizer: OptimizerFactory | None = None,
         *,
         schedule: ScheduleFactory | None = None,
-        l1: float = 0.0,
-        l2: float = 0.0,
+        l1: Amount = 0.0,
+        l2: Amount = 0.0,
         device: str | torch.device = "auto",
         autocast: torch.dtype | str | None = None,
         accumulate: int = 1,
+        weight_decay: Amount = 0.0,
     ) -> None:
         self._factory = None if isinstance(module, nn.Module) else module
         self.module = checks.make_module(module)
         self.optimizer = checks.optimizer_factory(optimizer)
         self.schedule = checks.schedule_factory(schedule, optimizer)
-        self.l1 = checks.non_negative("l1", l1)
-        self.l2 = checks.non_negative("l2", l2)
+        self.l1 = checks.penalty("l1", l1, self.module)
+        self.l2 = checks.penalty("l2", l2, self.module)
+        self.weight_decay = checks.penalty("weight_decay", weight_decay, self.module)
         self.device = checks.device_name(device)
         self.autocast = checks.autocast_dtype(autocast)
         self.accumulate = checks.at_least_one("accumulate", accumulate)
@@ -104,6 +112,7 @@ class Network:
         self.iteration = 0
         self.epoch = 0
         self.score: float | None = None
+        self.dl4j: Origin | None = None
         self._updater: UpdaterState | None = None
         self._updater_names: tuple[str, ...] = ()  # of the parameters that were trainable when it was made
         parameters = list(trainable(self.module).values())
@@ -121,8 +130,8 @@ class Network:
 
     @property
     def classifies(self) -> bool:
-        """Whether the first output's loss is one over class numbers (cross entropy, NLL)."""
-        return self.objective is not None and self.objective.losses[0].classes
+        """Whether the first output's loss is one over classes (cross entropy, NLL)."""
+        return self.objective is not None and self.objective.losses[0].judges == "classes"
 
     @property
     def updater(self) -> UpdaterState | None:
@@ -227,8 +236,8 @@ class Network:
         return arrays if self.several else arrays[0]
 
     def regularization(self) -> float:
-        """Return ``l1 * sum|W| + l2 / 2 * sum W**2`` of the values as they are."""
-        return Regularization(self.l1, self.l2).value(trainable(self.module).values())
+        """Return the terms of `l1`, `l2` and `weight_decay` for the values as they are."""
+        return Regularization(self.l1, self.l2, self.weight_decay).value(trainable(self.module))
 
     def summary(self) -> str:
         """Return a table of the parameters: name, shape, number of values, whether training changes it."""

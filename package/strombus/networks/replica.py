@@ -73,7 +73,7 @@ class Replica:
         self.iteration = network.iteration
         self.objective = None if network.objective is None else network.objective.to(self.device)
         self._network = network
-        self._regularization = Regularization(network.l1, network.l2)
+        self._regularization = Regularization(network.l1, network.l2, network.weight_decay)
         self._forward = Forward(self.module, network.several)
         self._optimizer: Optimizer | None = None
         self._schedule: LRScheduler | None = None
@@ -249,8 +249,8 @@ class Replica:
         return figures + figures.dtype.type(self.regularization()) if regularization else figures
 
     def regularization(self) -> float:
-        """Return ``l1 * sum|W| + l2 / 2 * sum W**2`` over the weights (trainable, two dimensions or more)."""
-        return self._regularization.value(self.flat.parameters)
+        """Return the regularisation terms of the values as they are; see `strombus.networks.Network`."""
+        return self._regularization.value(self.flat.named())
 
     def _made(self) -> tuple[Optimizer, LRScheduler | None]:
         """Make optimizer and schedule, and see whether a step needs a closure (LBFGS)."""
@@ -268,7 +268,7 @@ class Replica:
         loss, count = self._backward(batch) if slices == 1 else self._accumulate(batch, slices)
         if self._regularization:
             loss += self.regularization()
-            self._regularization.add_gradient_(self.flat.parameters)
+            self._regularization.add_gradient_(self.flat.named())
         if check and not math.isfinite(loss):
             raise NonFiniteError(_explain(loss, self.iteration, source))
         return loss, count

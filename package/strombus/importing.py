@@ -1,0 +1,81 @@
+"""Networks of Deeplearning4j as networks of Strombus."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import fsspec
+
+from strombus.errors import DataError, MissingDataError
+from strombus.interchange.dl4j.models import Model, read_model
+from strombus.interchange.dl4j.records import read_penalties
+from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
+
+__all__ = ["load_dl4j"]
+
+
+def load_dl4j(
+    path: str | os.PathLike[str],
+    *,
+    training: bool = True,
+    optimizer: Callable[[Any], Any] | None = None,
+    schedule: Callable[[Any], Any] | None = None,
+    **options: Any,
+) -> Network:
+    """Read a network that Deeplearning4j's ``ModelSerializer`` wrote.
+
+    Parameters
+    ----------
+    path : path or URI
+        The zip.
+    training : bool
+        Whether the network is to be trained on. False reads it for predictions and scores alone: options that
+        matter in training alone then need not be known.
+    optimizer, schedule : callable, optional
+        See `strombus.networks.Network`.
+    **options
+        ``device``, ``autocast`` and ``accumulate`` of `strombus.networks.Network`.
+
+    Returns
+    -------
+    MultiLayerNetwork or ComputationGraph
+        Around a plain torch module whose layers have DL4J's names. Arrays are in DL4J's layouts, images
+        (examples, channels, height, width), sequences (examples, size, time), masks (examples, time); softmax outputs
+        are probabilities. ``network.dl4j`` keeps the configuration and where each parameter stands.
+
+    Raises
+    ------
+    MissingDataError
+        When there is no such file.
+    DataError
+        When the file is damaged, or contradicts itself.
+    ConfigurationError
+        For a layer or an option that is not read: names it, its place and what to do.
+    """
+    model = _read(path, training)
+    records, name = model.origin.records, str(path)
+    penalties = {r.name: read_penalties(r, f"{name}, layer {r.layer}", training) for r in records}
+    for key, attribute in (("l1", "l1"), ("l2", "l2"), ("weight_decay", "decay")):
+        amounts = {r: float(getattr(penalty, attribute)) for r, penalty in penalties.items()}
+        options[key] = {r: amount for r, amount in amounts.items() if amount}
+    loss: Any = model.losses
+    network: Network
+    if model.graph:
+        network = ComputationGraph(model.module, loss, optimizer, schedule=schedule, **options)
+    else:
+        network = MultiLayerNetwork(model.module, loss and loss[0], optimizer, schedule=schedule, **options)
+    network.iteration, network.epoch, network.dl4j = model.iteration, model.epoch, model.origin
+    return network
+
+
+def _read(path: str | os.PathLike[str], training: bool) -> Model:
+    files, target = fsspec.core.url_to_fs(os.fspath(path))
+    try:
+        with files.open(target, "rb") as file:
+            return read_model(file, str(path), training)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise MissingDataError(f"there is no model at {path}; ModelSerializer.writeModel of DL4J writes one") from error
+    except MemoryError as error:
+        raise DataError(f"{path} needs more memory than there is") from error
