@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from strombus.errors import DataError
 
-__all__ = ["is_local", "join", "normalise", "read_whole", "write_whole"]
+__all__ = ["is_local", "join", "normalise", "read_start", "read_whole", "write_whole"]
 
 
 def normalise(path: str | os.PathLike[str]) -> str:
@@ -53,6 +53,13 @@ def read_whole(path: str | os.PathLike[str], most: int) -> bytes:
     if len(found) > most:
         raise DataError(f"{path} has more than {most:,} bytes, which is more than such a file can have")
     return found
+
+
+def read_start(path: str | os.PathLike[str], length: int) -> tuple[bytes, int]:
+    """Return up to `length` bytes from the start of a file, and how many it has."""
+    files, target = fsspec.core.url_to_fs(os.fspath(path))
+    with files.open(target, "rb") as stream:
+        return bytes(stream.read(length)), int(files.size(target) or 0)
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:

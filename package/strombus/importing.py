@@ -7,11 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import fsspec
+import numpy as np
 
 from strombus.errors import DataError, MissingDataError
-from strombus.interchange.dl4j.models import Model, read_model
+from strombus.files import read_start
+from strombus.interchange.dl4j.models import Model, make_model, read_model, write_coefficients_
 from strombus.interchange.dl4j.records import read_penalties
 from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
+from strombus.networks.saving import read_origin
 
 __all__ = ["load_dl4j"]
 
@@ -24,12 +27,12 @@ def load_dl4j(
     schedule: Callable[[Any], Any] | None = None,
     **options: Any,
 ) -> Network:
-    """Read a network that Deeplearning4j's ``ModelSerializer`` wrote.
+    """Read a network that Deeplearning4j's ``ModelSerializer`` wrote, or that one as ``network.save`` wrote it later.
 
     Parameters
     ----------
     path : path or URI
-        The zip.
+        The zip, or the saved network.
     training : bool
         Whether the network is to be trained on. False reads it for predictions and scores alone: options that
         matter in training alone then need not be known.
@@ -54,7 +57,7 @@ def load_dl4j(
     ConfigurationError
         For a layer or an option that is not read: names it, its place and what to do.
     """
-    model = _read(path, training)
+    model, saved = _read(path, training)
     records, name = model.origin.records, str(path)
     penalties = {r.name: read_penalties(r, f"{name}, layer {r.layer}", training) for r in records}
     for key, attribute in (("l1", "l1"), ("l2", "l2"), ("weight_decay", "decay")):
@@ -67,15 +70,28 @@ def load_dl4j(
     else:
         network = MultiLayerNetwork(model.module, loss and loss[0], optimizer, schedule=schedule, **options)
     network.iteration, network.epoch, network.dl4j = model.iteration, model.epoch, model.origin
-    return network
+    return network.load(path, updater=training) if saved else network
 
 
-def _read(path: str | os.PathLike[str], training: bool) -> Model:
-    files, target = fsspec.core.url_to_fs(os.fspath(path))
+def _read(path: str | os.PathLike[str], training: bool) -> tuple[Model, bool]:
     try:
+        start, _ = read_start(path, 2)
+        if start != b"PK":
+            return _saved(path, training), True
+        files, target = fsspec.core.url_to_fs(os.fspath(path))
         with files.open(target, "rb") as file:
-            return read_model(file, str(path), training)
+            return read_model(file, str(path), training), False
     except (FileNotFoundError, IsADirectoryError) as error:
         raise MissingDataError(f"there is no model at {path}; ModelSerializer.writeModel of DL4J writes one") from error
-    except MemoryError as error:
-        raise DataError(f"{path} needs more memory than there is") from error
+
+
+def _saved(path: str | os.PathLike[str], training: bool) -> Model:
+    """Make the network whose values `network.save` wrote; they are loaded later."""
+    configuration, entries, size = read_origin(path)
+    model = make_model(configuration, str(path), training)
+    count = sum(record.size for record in model.origin.records)
+    if count * model.module.dtype.itemsize > size:
+        raise DataError(f"{path} is damaged: its configuration has {count:,} parameters, its tensors {size:,} bytes")
+    write_coefficients_(model.module, model.origin.records, np.zeros(count, np.float32))
+    model.origin.entries = entries
+    return model

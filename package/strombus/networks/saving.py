@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections import Counter
 from os import PathLike
@@ -15,14 +17,14 @@ from torch import Tensor
 
 from strombus.documents import parse_json, shorten
 from strombus.errors import ConfigurationError, DataError, MissingDataError
-from strombus.files import read_whole, write_whole
+from strombus.files import read_start, read_whole, write_whole
 from strombus.networks.flat import module_tensors, to_numpy, trainable
 from strombus.types import NetworkState, UpdaterState
 
 if TYPE_CHECKING:
     from strombus.networks.network import Network
 
-__all__ = ["from_json", "load", "pack", "save", "to_json"]
+__all__ = ["from_json", "load", "pack", "read_origin", "save", "to_json"]
 
 FORMAT = 1
 _KEY = "strombus"
@@ -65,7 +67,8 @@ def pack(
     -----
     Tensors are called ``module.<name>`` (parameters, frozen ones too, and persistent buffers; tied ones
     once) and ``updater.<parameter index>.<name>``. The metadata's entry "strombus" is JSON: format version,
-    class, iteration, epoch, score, dtype, and the updater's groups and schedule.
+    class, iteration, epoch, score, dtype, and the updater's groups and schedule; of a network that came from DL4J its
+    configuration, and what else its zip had.
 
     Raises
     ------
@@ -85,6 +88,9 @@ def pack(
         "dtype": str(network.dtype).removeprefix("torch."),
         "updater": None,
     }
+    if network.dl4j is not None:
+        entries = {name: base64.b64encode(data).decode() for name, data in network.dl4j.entries.items()}
+        header["dl4j"] = {"configuration": network.dl4j.configuration, "entries": entries}
     if updater is not None:
         tensors |= {f"updater.{key}": torch.tensor(array) for key, array in updater.tensors.items()}
         header["updater"] = {"groups": to_json(list(updater.groups)), "schedule": to_json(updater.schedule)}
@@ -167,6 +173,38 @@ def _parse(data: bytes, path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if score is not None and type(score) not in (int, float):
         raise DataError(f"{path} is damaged: score must be a number or null, got {shorten(score)}")
     return header, tensors
+
+
+def read_origin(path: str | PathLike[str]) -> tuple[str, dict[str, bytes], int]:
+    """Return the configuration of a network that came from DL4J, and what else its zip had, from a file of `save`.
+
+    Returns
+    -------
+    configuration : str
+    entries : dict of str to bytes
+    size : int
+        Bytes of the file's tensors.
+
+    Raises
+    ------
+    DataError
+        When the file is damaged, or holds another network.
+    """
+    try:
+        start, size = read_start(path, 8)
+        length = int.from_bytes(start, "little")
+        data, _ = read_start(path, 8 + min(length, _HEADER))
+        header = parse_json(parse_json(data[8:], _HEADER)["__metadata__"][_KEY], _HEADER, finite=False)
+        found = header["dl4j"]
+        entries = {name: base64.b64decode(value, validate=True) for name, value in found["entries"].items()}
+        return str(found["configuration"]), entries, size - 8 - length
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+        raise DataError(
+            f"{path} is neither a model zip of DL4J nor a saved network that came from one "
+            f"({type(error).__name__}: {shorten(str(error))})"
+        ) from None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise MissingDataError(f"there is no network file at {path}") from error
 
 
 def _updater(header: dict[str, Any], tensors: dict[str, Tensor], path: str) -> UpdaterState | None:
