@@ -257,3 +257,26 @@ def validate(path: str, quarantine: bool) -> None:
     click.echo(str(report))
     if not report.ok:
         sys.exit(6)
+
+
+@main.group()
+def model() -> None:
+    """Bring trained networks along."""
+
+
+@model.command("import-dl4j")
+@click.argument("source")
+@click.argument("target", type=click.Path(dir_okay=False))
+@click.option("--predict-only", is_flag=True, help="Pass over options that matter in training alone.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there already.")
+def import_dl4j(source: str, target: str, predict_only: bool, overwrite: bool) -> None:
+    """Write SOURCE, a model zip of Deeplearning4j, as the network file TARGET, which strombus.load_dl4j reads."""
+    from strombus.importing import load_dl4j
+
+    if Path(target).exists() and not overwrite:
+        raise errors.ConfigurationError(f"{target} is there already; take another path, or give --overwrite")
+    network = load_dl4j(source, training=not predict_only)
+    network.save(target)
+    click.echo(network.summary())
+    kind = type(network).__name__
+    click.echo(f"wrote {kind} after {network.iteration:,} iterations and {network.epoch:,} epochs to {target}")

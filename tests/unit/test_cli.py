@@ -330,6 +330,20 @@ def test_the_installed_program_helps_without_waiting_for_torch():
     assert missing.stderr.startswith("Error: no data at ")
 
 
+def test_a_network_of_dl4j_is_imported(tmp_path):
+    source, target = Path(__file__).parents[1] / "golden/dl4j/models/mlp_adam.zip", tmp_path / "network"
+    result = run("model", "import-dl4j", source, target)
+    assert result.exit_code == 0, result.output
+    assert "layer1.weight" in result.output
+    assert "wrote MultiLayerNetwork after 3 iterations and 0 epochs" in result.output
+    features = np.ones((2, 4), np.float32)
+    assert (sb.load_dl4j(target).predict(features) == sb.load_dl4j(source).predict(features)).all()
+    fails(run("model", "import-dl4j", source, target), 2, "is there already", "--overwrite")
+    assert run("model", "import-dl4j", source, target, "--overwrite").exit_code == 0
+    fails(run("model", "import-dl4j", tmp_path / "none.zip", tmp_path / "other"), 6, "there is no model at")
+    assert not (tmp_path / "other").exists()
+
+
 def test_report_draws_what_a_run_has_saved(tmp_path):
     stats = TrainingStats()
     stats.record("fit", 0, "host:1", 1.0, 2.0, {"examples": 8, "loss": 0.5})
