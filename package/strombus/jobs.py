@@ -7,10 +7,10 @@ import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cloudpickle
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from strombus.documents import DocumentError, parse_yaml
 from strombus.errors import ConfigurationError, DataError
@@ -29,7 +29,7 @@ from strombus.masters.base import TrainingMaster
 from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
 from strombus.networks.losses import Loss
 
-__all__ = ["DataOptions", "Job", "NetworkOptions", "import_object", "read_job"]
+__all__ = ["DataOptions", "ImportedOptions", "Job", "NetworkOptions", "import_object", "read_job"]
 
 LONGEST = 1 << 20
 """Bytes of a job's file."""
@@ -74,6 +74,34 @@ class NetworkOptions(_Options):
     loss_weights: list[float] | None = None
 
 
+class ImportedOptions(_Options):
+    """A network that Deeplearning4j wrote.
+
+    Parameters
+    ----------
+    dl4j : str
+        What `strombus.load_dl4j` reads.
+    optimizer, schedule, device, autocast, accumulate
+        See `NetworkOptions`.
+    """
+
+    dl4j: str
+    optimizer: dict[str, Any] | None = None
+    schedule: dict[str, Any] | None = None
+    device: str = "auto"
+    autocast: str | None = None
+    accumulate: int = 1
+
+
+def _kind_of(network: Any) -> str:
+    imported = "dl4j" in network if isinstance(network, dict) else isinstance(network, ImportedOptions)
+    return "imported" if imported else "made"
+
+
+_Made = Annotated[NetworkOptions, Tag("made")]
+_Imported = Annotated[ImportedOptions, Tag("imported")]
+
+
 class DataOptions(_Options):
     """Where the data lies: paths or URIs of datasets, and the import path of a transform."""
 
@@ -88,7 +116,7 @@ class Job(_Options):
 
     Parameters
     ----------
-    network : NetworkOptions
+    network : NetworkOptions or ImportedOptions
     data : DataOptions
     master : mapping
         ``type`` is the master's name (``parameter_averaging``), all else its options.
@@ -102,7 +130,7 @@ class Job(_Options):
         By default what the losses are about.
     """
 
-    network: NetworkOptions
+    network: Annotated[_Made | _Imported, Discriminator(_kind_of)]
     data: DataOptions
     master: dict[str, Any] = Field(default_factory=dict)
     backend: str = "auto"
@@ -113,6 +141,8 @@ class Job(_Options):
     def make_network(self) -> Network:
         """Build the network; ConfigurationError names the import path that fails."""
         options = self.network
+        if isinstance(options, ImportedOptions):
+            return _import(options)
         arguments: dict[str, Any] = options.model_dump(include={"l1", "l2", "device", "autocast", "accumulate"})
         graph = options.kind == "ComputationGraph"
         if graph:
@@ -146,6 +176,17 @@ class Job(_Options):
             return {0: [BaseEvaluation.from_dict({"type": one.pop("type", None), "settings": one}) for one in given]}
         losses = () if network.objective is None else network.objective.losses
         return {number: _metrics_of(loss, charts) for number, loss in enumerate(losses)}
+
+
+def _import(options: ImportedOptions) -> Network:
+    from strombus.importing import load_dl4j
+
+    factories = {
+        name: _factory(value, f"network.{name}")
+        for name, value in (("optimizer", options.optimizer), ("schedule", options.schedule))
+        if value is not None
+    }
+    return load_dl4j(options.dl4j, **factories, **options.model_dump(include={"device", "autocast", "accumulate"}))
 
 
 def _metrics_of(loss: Loss, charts: bool) -> list[BaseEvaluation]:
@@ -187,11 +228,13 @@ def read_job(path: str | Path) -> Job:
 
 def _explain(problem: Any) -> str:
     """Say what is wrong with one option; for one that does not exist, list those that do."""
-    where = ".".join(map(str, problem["loc"])) or "file"
+    imported = problem["loc"][:2] == ("network", "imported")
+    loc = [part for number, part in enumerate(problem["loc"]) if number != 1 or part not in ("made", "imported")]
+    where = ".".join(map(str, loc)) or "file"
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg']}"
-    sections: dict[Any, type[_Options]] = {"network": NetworkOptions, "data": DataOptions}
-    options = Job if len(problem["loc"]) == 1 else sections[problem["loc"][0]]
+    sections: dict[Any, type[_Options]] = {"network": ImportedOptions if imported else NetworkOptions}
+    options = Job if len(loc) == 1 else sections.get(loc[0], DataOptions)
     return f"{where} is no option; known: {', '.join(options.model_fields)}"
 
 

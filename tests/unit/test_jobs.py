@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -77,6 +78,21 @@ def test_reading_lists_every_problem_at_once(tmp_path):
         "epochs",
     ):
         assert words in str(caught.value)
+
+
+def test_a_network_of_dl4j():
+    path = str(Path(__file__).parents[1] / "golden/dl4j/models/mlp_sgd.zip")
+    network = {"dl4j": path, "optimizer": {"class": "torch.optim:SGD", "lr": 0.5}, "accumulate": 2}
+    made = Job.model_validate({**OPTIONS, "network": network}).make_network()
+    assert (made.iteration, made.accumulate, made.num_params()) == (3, 2, 43)
+    assert made.make_optimizer(list(made.module.parameters()))[0].defaults["lr"] == 0.5
+
+
+def test_options_of_a_network_of_dl4j_are_its_own(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text("network: {dl4j: a.zip, l2: 0.1}\ndata: {train: x}\n")
+    with pytest.raises(ConfigurationError, match=r"network\.l2 is no option; known: dl4j, optimizer"):
+        read_job(file)
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n", "words alone"])
