@@ -58,7 +58,7 @@ def _relu(x: Tensor, max: float | None = None, threshold: float = 0.0, negative_
     if max is None and not threshold and not negative_slope:
         return x.relu()
     y = torch.where(x >= threshold, x, negative_slope * (x - threshold))
-    return y if max is None else torch.where(x >= max, max, y)
+    return y if max is None else y.clamp_max(max)
 
 
 def _rational_tanh(x: Tensor) -> Tensor:

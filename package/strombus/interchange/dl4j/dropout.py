@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strombus.errors import DataError
-from strombus.interchange.dl4j.fields import Fields
+from strombus.interchange.dl4j.fields import Fields, unread
 
 __all__ = ["GaussianDropout", "GaussianNoise", "SpatialDropout", "read_dropout"]
 
 PACKAGE = "org.deeplearning4j.nn.conf.dropout"
+_SELU = (1.6732632423543772, 1.0507009873554805)
 _KINDS = ("Dropout", "AlphaDropout", "SpatialDropout", "GaussianDropout", "GaussianNoise")
 
 
@@ -58,9 +59,15 @@ def read_dropout(owner: Fields) -> nn.Module | None:
     if fields is None:
         return None
     kind = fields.kind(PACKAGE, {name: name for name in _KINDS}, "dropout")
-    fields.ignore("helperAllowFallback", "alpha", "alphaPrime", "lambda", "a", "b", "lastPValue")
-    for schedule in ("pschedule", "rateSchedule", "stddevSchedule"):
-        fields.only_for_training(schedule, None, "a dropout that changes with time")
+    schedules = [fields.take(name, None) for name in ("pschedule", "rateSchedule", "stddevSchedule")]
+    if any(schedules):
+        if fields.options.training:
+            raise fields.untrained("a dropout that changes with time")
+        return None
+    fields.ignore("helperAllowFallback", "alphaPrime", "a", "b", "lastPValue")
+    for name, usual in (("alpha", _SELU[0]), ("lambda", _SELU[1])):
+        if abs(fields.number(name, usual) - usual) > 1e-6:
+            raise unread(fields.place, f"another {name} than that of SELU", f"set it to {usual} in DL4J")
     if kind == "GaussianNoise":
         made: nn.Module = GaussianNoise(fields.number("stddev"))
     elif kind == "GaussianDropout":

@@ -139,6 +139,13 @@ def test_vertices_and_preprocessors_that_are_not_read_are_named():
 TRAINING = {
     "backpropType": {"backpropType": "TruncatedBPTT"},
     "constraints": {"constraints": [{"@class": "org.deeplearning4j.nn.conf.constraint.MaxNormConstraint"}]},
+    "dropout": {
+        "idropout": {
+            "@class": "org.deeplearning4j.nn.conf.dropout.Dropout",
+            "p": "NaN",
+            "pschedule": {"@class": "org.nd4j.linalg.schedule.StepSchedule"},
+        }
+    },
     "weightNoise": {"weightNoise": {"@class": "org.deeplearning4j.nn.conf.weightnoise.DropConnect"}},
 }
 

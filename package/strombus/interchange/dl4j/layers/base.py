@@ -96,6 +96,10 @@ class Layer(nn.Module):
         """Put the layer's noise on its input."""
         return x if self.dropout is None else self.dropout(x)
 
+    def extra_repr(self) -> str:
+        """Return DL4J's parameters."""
+        return ", ".join(f"{entry.key}{list(entry.shape)}" for entry in self.entries)
+
     def declare(
         self,
         name: str,

@@ -13,7 +13,7 @@ __all__ = ["BatchNormalization"]
 
 
 class BatchNormalization(Layer):
-    """Normalisation of each feature of rows, or channel of sequences and images (``BatchNormalization``).
+    """Normalisation of each feature of rows, or channel of images (``BatchNormalization``).
 
     Notes
     -----
@@ -50,8 +50,10 @@ class BatchNormalization(Layer):
         fields.only("cnn2DFormat", "NCHW", IMAGES)
 
     def forward(self, x: Tensor, mask: Tensor | None, examples: int) -> Signal:
-        """Compute rows, sequences or images."""
-        if x.ndim not in (2, 3, 4) or x.shape[1] != len(self.running_mean):
+        """Compute rows or images."""
+        if x.ndim == 3:
+            raise ValueError(f"{self.place}: sequences cannot be normalised; DL4J takes their examples for features")
+        if x.ndim not in (2, 4) or x.shape[1] != len(self.running_mean):
             raise ValueError(f"{self.place} takes {len(self.running_mean)} features, got {tuple(x.shape)}")
         shape = (1, -1, *(1,) * (x.ndim - 2))
         if self.training:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from strombus.interchange.dl4j.activations import read_activation
 from strombus.interchange.dl4j.fields import Fields, unread
-from strombus.interchange.dl4j.layers.base import Entry, Layer, Signal, pass_training
+from strombus.interchange.dl4j.layers.base import Entry, Layer, Signal, masked, pass_training
 from strombus.interchange.dl4j.layers.feedforward import SEQUENCES, check_features
 
 __all__ = ["Bidirectional", "GlobalPooling", "GravesLstm", "LastTimeStep", "Lstm", "SimpleRnn", "last_steps"]
@@ -82,6 +82,26 @@ class Lstm(Recurrent):
     def __init__(self, fields: Fields) -> None:
         super().__init__(fields)
         self.gate = read_activation(fields, "gateActivationFn", "Sigmoid")
+        self.plain = (self.activation.name, self.gate.name, self.peepholes) == ("TanH", "Sigmoid", 0)
+
+    def forward(self, x: Tensor, mask: Tensor | None, examples: int) -> Signal:
+        """Compute (examples, size, time), at once where torch can: no step counts after one that does not."""
+        whole = mask is None or (mask.ndim == 2 and bool((mask[:, 1:] <= mask[:, :-1]).all()))
+        if not (self.plain and whole and x.dtype in (torch.float32, torch.float64)):
+            return super().forward(x, mask, examples)
+        check_features(self, x, 3, self.inputs)
+        start = x.new_zeros(1, len(x), self.size)
+        weights = (self._gates(self.weight), self._gates(self.recurrent_weight), self._gates(self.bias))
+        given = [*weights, torch.zeros_like(self.bias)]
+        y, *_ = torch.lstm(
+            self.noisy(x).permute(2, 0, 1), [start, start], given, True, 1, 0.0, self.training, False, False
+        )
+        return masked(y.permute(1, 2, 0), mask), mask
+
+    def _gates(self, values: Tensor) -> Tensor:
+        """Return DL4J's gates in torch's order."""
+        block, forget, output, gate = values.chunk(4)
+        return torch.cat((gate, forget, block, output))
 
     def step(self, z: Tensor, out: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Return output and memory cells."""
