@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -163,6 +164,32 @@ def test_regularisation_is_what_autograd_makes_of_the_formula() -> None:
     assert network.regularization() == network.replica().regularization()
     for mine, its in zip(replica.module.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-12, atol=1e-14)
+
+
+def test_regularization_of_each_parameter_and_weight_decay():
+    module = nn.Linear(3, 2).double()
+    amounts = {"l1": {"bias": 0.3}, "l2": {"weight": 0.2, "bias": 0.1}, "weight_decay": {"weight": 0.5}}
+    sgd = functools.partial(torch.optim.SGD, lr=1.0)
+    network = MultiLayerNetwork(module, nn.MSELoss(), sgd, device="cpu", **amounts)
+    data = DataSet(np.ones((4, 3)), np.zeros((4, 2)))
+    weight, bias = (p.detach().clone().requires_grad_() for p in module.parameters())
+    terms = 0.3 * bias.abs().sum() + 0.1 * weight.square().sum() + 0.05 * bias.square().sum()
+    decay = 0.25 * weight.square().sum()  # the optimizer's business: it counts, and adds no gradient
+    loss = (nn.functional.linear(torch.ones(4, 3).double(), weight, bias)).square().mean()
+    (loss + terms).backward()
+    replica = network.replica()
+    assert replica.regularization() == pytest.approx((terms + decay).item(), rel=1e-12)
+    assert network.regularization() == replica.regularization()
+    assert replica.gradients(data).loss == pytest.approx((loss + terms + decay).item(), rel=1e-12)
+    for mine, other in zip(replica.flat.parameters, (weight, bias), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-12, atol=1e-12)
+    assert pickle.loads(pickle.dumps(network)).regularization() == network.regularization()
+    with pytest.raises(
+        ConfigurationError, match=r"l2 names wight, which the module does not have; it has bias, weight"
+    ):
+        MultiLayerNetwork(module, l2={"wight": 0.1})
+    with pytest.raises(ConfigurationError, match=r"weight_decay of bias must be a finite number of at least 0, got -1"):
+        MultiLayerNetwork(module, weight_decay={"bias": -1})
 
 
 def plain_mlp() -> nn.Module:

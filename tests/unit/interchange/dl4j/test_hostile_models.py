@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.dl4j_models import activation, build, chain, conf, graph, layer, loss, output, pack, preprocessor, vertex
+from safetensors.numpy import save as save_tensors
 
 import strombus as sb
 from strombus.errors import ConfigurationError, DataError, MissingDataError
@@ -231,6 +232,33 @@ def test_two_entries_of_one_name_and_ways_of_compression():
     ],
 )
 def test_other_files(tmp_path, data, words):
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises((DataError, ConfigurationError), match=words):
+        sb.load_dl4j(tmp_path / "file")
+
+
+def saved(configuration, entries, tensors=None):
+    """Return a network file that claims to come from DL4J."""
+    note = json.dumps({"format": 1, "dl4j": {"configuration": configuration, "entries": entries}})
+    return save_tensors(tensors or {"module.x": np.zeros(COUNT, np.float32)}, {"strombus": note})
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (saved(json.dumps(MLP), {"x": "no base64!"}), "is neither a model zip of DL4J nor a saved network"),
+        (saved(json.dumps(MLP), ["x"]), "is neither a model zip of DL4J nor a saved network"),
+        (saved(1.5, {}), "an object must stand here, got 1.5"),
+        (saved("{}", {}), "neither confs"),
+        (saved(json.dumps(MLP), {}), r"its configuration has 23 parameters, its tensors 92 bytes"),
+        (
+            saved(json.dumps({**MLP, "dataType": None}).replace("DOUBLE", "FLOAT"), {}),
+            r"holds another module's values|is damaged",
+        ),
+        (save_tensors({"module.x": np.zeros(3)}, {"strombus": "{}"}), "nor a saved network that came from one"),
+    ],
+)
+def test_saved_networks_that_lie(tmp_path, data, words):
     (tmp_path / "file").write_bytes(data)
     with pytest.raises((DataError, ConfigurationError), match=words):
         sb.load_dl4j(tmp_path / "file")

@@ -183,6 +183,23 @@ def test_masks_of_images_shrink_with_them():
     close(run(module, x, mask), pooled.sum((2, 3)))
 
 
+@pytest.mark.parametrize(
+    "one",
+    [
+        layer("SubsamplingLayer", poolingType="PNORM", kernelSize=[2, 2], stride=[2, 2], pnorm=2),
+        layer("GlobalPoolingLayer", poolingType="PNORM", pnorm=2),
+    ],
+    ids=["window", "global"],
+)
+def test_a_norm_of_zeros_has_a_gradient(one):
+    module, _ = build(chain(one))
+    x = torch.zeros(1, 1, 2, 4, dtype=torch.float64)
+    x[..., 3] = 2
+    module(x.requires_grad_()).sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert x.grad[..., 3].min() > 0
+
+
 def test_a_window_that_does_not_fit_is_refused():
     strict = layer(
         "ConvolutionLayer", "TanH", nin=1, nout=1, convolutionMode="Strict", kernelSize=[2, 2], stride=[2, 2]
