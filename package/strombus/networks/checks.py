@@ -19,6 +19,7 @@ __all__ = [
     "at_least_one",
     "autocast_dtype",
     "device_name",
+    "function_or_none",
     "loss_weights",
     "make_module",
     "make_optimizer",
@@ -63,7 +64,7 @@ def optimizer_factory(optimizer: Any) -> Any:
     return optimizer
 
 
-def make_optimizer(factory: Callable[[Any], Any], parameters: list[nn.Parameter]) -> Optimizer:
+def make_optimizer(factory: Callable[[Any], Any], parameters: list[Any]) -> Optimizer:
     """Call the factory and make sure that an optimizer comes back."""
     if not parameters:
         raise ConfigurationError("the module has no trainable parameters; make one with optimizer=None to predict only")
@@ -74,6 +75,15 @@ def make_optimizer(factory: Callable[[Any], Any], parameters: list[nn.Parameter]
     if not isinstance(made, Optimizer):
         raise ConfigurationError(f"optimizer must return a torch.optim.Optimizer, got {_kind(made)}")
     return made
+
+
+def function_or_none(name: str, value: Any) -> Any:
+    """Accept None or what can be called with one argument."""
+    if value is not None and not callable(value):
+        raise ConfigurationError(f"{name} must be a function, got {_kind(value)}")
+    if value is not None:
+        _check_call(value, name, "the parameters by name", {})
+    return value
 
 
 def schedule_factory(schedule: Any, optimizer: Any) -> Any:

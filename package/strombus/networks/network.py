@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Self
 
@@ -51,9 +51,11 @@ class Network:
         See `strombus.networks.losses.Loss`. Without one the network can only predict.
     optimizer : callable, optional
         ``optimizer(parameters)`` makes the ``torch.optim.Optimizer``: its class, or
-        ``functools.partial(torch.optim.SGD, lr=0.1)``. Only fitting needs one.
+        ``functools.partial(torch.optim.SGD, lr=0.1)``. Only fitting needs one. One with a true attribute
+        ``by_name`` is given pairs of name and parameter.
     schedule : callable, optional
-        ``schedule(optimizer)`` makes a torch ``LRScheduler``, stepped once for each minibatch.
+        ``schedule(optimizer)`` makes a torch ``LRScheduler``, stepped once for each minibatch. Where it has a
+        method ``begin_epoch``, that is told the number of each epoch, from 0.
     l1, l2 : float or mapping
         Regularisation of the weights (trainable parameters of two dimensions or more, so no biases):
         ``l1 * sum|W| + l2 / 2 * sum W**2`` is added to the loss, as in DL4J. A mapping gives each parameter that
@@ -66,6 +68,9 @@ class Network:
         Slices in which a minibatch is computed before the one step it gives.
     weight_decay : float or mapping
         What the optimizer decays weights by; it counts in scores as `l2` does, as in DL4J, and adds no gradient.
+    normalize_gradients : callable, optional
+        ``normalize_gradients(parameters by name)`` changes a minibatch's gradients in place, before the terms of `l1`
+        and `l2` are added: it clips them, say.
 
     Attributes
     ----------
@@ -97,6 +102,7 @@ class Network:
         autocast: torch.dtype | str | None = None,
         accumulate: int = 1,
         weight_decay: Amount = 0.0,
+        normalize_gradients: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
     ) -> None:
         self._factory = None if isinstance(module, nn.Module) else module
         self.module = checks.make_module(module)
@@ -108,6 +114,7 @@ class Network:
         self.device = checks.device_name(device)
         self.autocast = checks.autocast_dtype(autocast)
         self.accumulate = checks.at_least_one("accumulate", accumulate)
+        self.normalize_gradients = checks.function_or_none("normalize_gradients", normalize_gradients)
         self.objective = self._make_objective(loss)
         self.iteration = 0
         self.epoch = 0
@@ -207,7 +214,9 @@ class Network:
                 "the network has no optimizer and cannot be fitted; give it one, "
                 "such as optimizer=functools.partial(torch.optim.SGD, lr=0.1)"
             )
-        optimizer = checks.make_optimizer(self.optimizer, parameters)
+        by_name = getattr(self.optimizer, "by_name", False)
+        given: list[Any] = list(zip(trainable(self.module), parameters, strict=True)) if by_name else parameters
+        optimizer = checks.make_optimizer(self.optimizer, given)
         return optimizer, None if self.schedule is None else checks.make_schedule(self.schedule, optimizer)
 
     def predict(self, features: Any, mask: Any = None) -> Any:

@@ -182,6 +182,12 @@ class Replica:
                 "use another optimizer, or ParameterAveragingTrainingMaster"
             )
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Tell a schedule that counts epochs which one the following minibatches belong to."""
+        begin = getattr(self.schedule if self._network.schedule is not None else None, "begin_epoch", None)
+        if begin is not None:
+            begin(epoch)
+
     def advance(self) -> None:
         """Count a minibatch whose gradients were used, and step the schedule."""
         if self._schedule is not None:
@@ -266,6 +272,8 @@ class Replica:
             parameter.grad = None
         slices = self._network.accumulate
         loss, count = self._backward(batch) if slices == 1 else self._accumulate(batch, slices)
+        if self._network.normalize_gradients is not None:
+            self._network.normalize_gradients(self.flat.named())
         if self._regularization:
             loss += self.regularization()
             self._regularization.add_gradient_(self.flat.named())

@@ -95,6 +95,7 @@ def _train(
             replica = stack.enter_context(work.bench.replica_of(work.network))
         with recorder.phase("load"):
             work.bench.load(complete_state(work, start))
+            replica.begin_epoch(start.epoch)
         # A seed for each (epoch, round, rank): a round that runs again draws the same numbers.
         seed_torch(replica, work.feed.seed, start.epoch, number, rank)
         totals = run_steps(replica, batches, hooks, recorder)

@@ -141,6 +141,7 @@ class _Training:
             ranges = self.work.cells or feed.ranges(self.work.repartitioner, epoch, self.member.size)
         self.since = time.monotonic()
         self._seed(epoch)
+        self.replica.begin_epoch(epoch)
         sizes = [feed.sizes(part.rows) for part in ranges]
         steps, taken, ends = max(map(len, sizes)), self._begun(epoch), False
         before = rows = self._rows_before(epoch)

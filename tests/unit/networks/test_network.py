@@ -200,6 +200,8 @@ def test_summary_and_repr() -> None:
         ({"l2": float("nan")}, "l2"),
         ({"accumulate": 0}, "accumulate must be an integer of at least 1"),
         ({"accumulate": 1.5}, "accumulate"),
+        ({"normalize_gradients": "clip"}, "normalize_gradients must be a function, got str"),
+        ({"normalize_gradients": lambda: None}, "normalize_gradients must be a function of the parameters by name"),
         ({"device": "gpu"}, "device must be 'auto'"),
         ({"autocast": "float16"}, "losses scaled"),
         ({"autocast": "half-hearted"}, "autocast must be"),
