@@ -25,3 +25,46 @@ def array_of(record):
         return None
     values = [float(value) if isinstance(value, str) else value for value in record["values"]]
     return np.array(values, DTYPES[record["dtype"]]).reshape(record["shape"])
+
+
+RATE = 0.05
+
+
+def record(rule, **settings):
+    """Return an updater's JSON as DL4J writes it; settings replace or add to the usual ones."""
+    epsilon = {"epsilon": 1e-3}
+    moments = {"learningRate": RATE, "beta1": 0.8, "beta2": 0.95, **epsilon}
+    usual = {
+        "NoOp": {},
+        "Sgd": {"learningRate": RATE},
+        "Nesterovs": {"learningRate": RATE, "momentum": 0.7},
+        "AdaGrad": {"learningRate": RATE, **epsilon},
+        "RmsProp": {"learningRate": RATE, "rmsDecay": 0.9, **epsilon},
+        "AdaDelta": {"rho": 0.9, **epsilon},
+    }
+    return {"@class": f"org.nd4j.linalg.learning.config.{rule}", **usual.get(rule, moments), **settings}
+
+
+def schedule(kind, **values):
+    """Return a schedule's JSON."""
+    return {"@class": f"org.nd4j.linalg.schedule.{kind}Schedule", **values}
+
+
+def penalty(kind, value, **more):
+    """Return the JSON of L1Regularization, L2Regularization or WeightDecay."""
+    name = {"L1Regularization": "l1", "L2Regularization": "l2", "WeightDecay": "coeff"}[kind]
+    coefficient = {name: schedule("Fixed", value=value)}
+    return {"@class": f"org.nd4j.linalg.learning.regularization.{kind}", **coefficient, **more}
+
+
+def trainings_of(*layers):
+    """Return how the parameters W and b of each layer are trained, by the layers' JSON."""
+    from strombus.interchange.dl4j.records import ParameterRecord
+    from strombus.interchange.dl4j.updaters import read_trainings
+
+    records = [
+        ParameterRecord(str(n), variable, f"{n}.{variable}", (1,), "f", 0, 1, role, one)
+        for n, one in enumerate(layers)
+        for variable, role in {"W": "weight", "b": "bias"}.items()
+    ]
+    return read_trainings(records, "model.zip")

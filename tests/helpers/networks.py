@@ -67,28 +67,6 @@ def plain_loop(network, features, labels, batch_sizes, epochs=1):
     return np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
 
 
-class Dl4jAdam(torch.optim.Optimizer):
-    """Adam as DL4J writes it: epsilon is added to sqrt(v) before the bias corrections."""
-
-    def __init__(self, params, lr=0.01, betas=(0.9, 0.999), eps=1e-8):
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            (b1, b2), lr, eps = group["betas"], group["lr"], group["eps"]
-            for p in group["params"]:
-                state = self.state[p]
-                if not state:
-                    state.update(step=torch.tensor(0.0), m=torch.zeros_like(p), v=torch.zeros_like(p))
-                state["step"] += 1
-                t = float(state["step"])
-                state["m"].mul_(b1).add_(p.grad, alpha=1 - b1)
-                state["v"].mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
-                alpha = lr * (1 - b2**t) ** 0.5 / (1 - b1**t)
-                p.sub_(alpha * state["m"] / (state["v"].sqrt() + eps))
-
-
 def load_file(path):
     """Read an npz file of features and labels."""
     with np.load(path) as arrays:

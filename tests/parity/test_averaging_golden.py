@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from helpers.networks import Dl4jAdam
+from helpers.dl4j import record, trainings_of
 from torch import nn
 
 import strombus as sb
+from strombus.interchange.dl4j.training import OptimizerFactory
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "averaging"
 
-
-OPTIMIZERS = {
-    "sgd": functools.partial(torch.optim.SGD, lr=0.1),
-    "nesterovs": functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
-    "adam": Dl4jAdam,
+NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")
+UPDATERS = {
+    "sgd": record("Sgd", learningRate=0.1),
+    "nesterovs": record("Nesterovs", learningRate=0.1, momentum=0.9),
+    "adam": record("Adam", learningRate=0.01, beta1=0.9, beta2=0.999, epsilon=1e-8),
 }
 
 
@@ -33,12 +32,15 @@ def parameters(table):
     return np.concatenate([array(table[f"{i}_{n}"]).T.ravel() for i in (0, 1) for n in ("W", "b")])
 
 
-@pytest.mark.parametrize("updater", OPTIMIZERS)
+@pytest.mark.parametrize("updater", UPDATERS)
 @pytest.mark.parametrize("saved", ["save_updater", "no_updater"])
 def test_parameters_after_each_fit(backend, updater, saved):
     golden = json.loads((GOLDEN / f"{updater}_{saved}.json").read_text())
+    layer = {"iupdater": UPDATERS[updater]}
     network = sb.MultiLayerNetwork(
-        nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double(), nn.CrossEntropyLoss(), OPTIMIZERS[updater]
+        nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double(),
+        nn.CrossEntropyLoss(),
+        OptimizerFactory(trainings_of(layer, layer), NAMES),
     )
     state = network.state()
     network.load_state(type(state)(parameters(golden["initial_param_table"]), state.buffers))

@@ -157,9 +157,13 @@ def standing_in(parameters: Sequence[nn.Parameter], tensors: Sequence[Tensor]) -
 
 
 def reads_parameters(optimizer: Optimizer) -> bool:
-    """Tell whether an optimizer's update may depend on the parameters themselves; of most kinds nothing is known."""
+    """Tell whether an optimizer's update may depend on the parameters themselves; of most kinds nothing is known.
+
+    One that has an attribute ``reads_parameters`` says so itself.
+    """
     decays = any(group.get("weight_decay") for group in optimizer.param_groups)
-    return decays or _hooked(optimizer) or type(optimizer) not in _WITHOUT_PARAMETERS
+    unknown = bool(getattr(optimizer, "reads_parameters", type(optimizer) not in _WITHOUT_PARAMETERS))
+    return decays or _hooked(optimizer) or unknown
 
 
 def _hooked(optimizer: Optimizer) -> bool:

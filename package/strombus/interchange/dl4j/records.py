@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from strombus.documents import shorten
+from strombus.errors import DataError
 from strombus.interchange.dl4j.fields import Fields, Options
 
 __all__ = ["Origin", "ParameterRecord", "Penalties", "read_penalties"]
@@ -87,7 +89,7 @@ class Origin:
     records : tuple of ParameterRecord
         In the order of DL4J's vector.
     updater_state : bytes or None
-        ``updaterState.bin`` as it was.
+        ``updaterState.bin`` as it was, as long as no optimizer has taken it over.
     entries : dict
         What else the zip had, by name: a normalizer, say.
     training : bool
@@ -112,9 +114,13 @@ def read_penalties(record: ParameterRecord, place: str, training: bool = True) -
     ------
     ConfigurationError
         For one that changes with time, or is not known.
+    DataError
+        For what is no list of them.
     """
     name = {"weight": "regularization", "bias": "regularizationBias"}.get(record.role)
     listed = record.settings.get(name) if name else None
+    if not isinstance(listed, list | None):
+        raise DataError(f"{place}: {name} must be a list, got {shorten(listed)}")
     found: dict[str, Any] = {"l1": 0.0, "l2": 0.0, "decay": 0.0}
     for value in listed or []:
         fields = Fields(value, f"{place}, {name}", Options(training))
