@@ -54,6 +54,7 @@ _WHERE = {
     "data": "strombus",
     "errors": "strombus",
     "load_dl4j": "strombus.importing",
+    "save_dl4j": "strombus.networks.dl4j",
 }
 
 __all__ = [
@@ -102,6 +103,7 @@ __all__ = [
     "data",
     "errors",
     "load_dl4j",
+    "save_dl4j",
 ]
 
 if TYPE_CHECKING:
@@ -137,6 +139,7 @@ if TYPE_CHECKING:
     from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
     from strombus.masters.shared_training import SharedTrainingMaster
     from strombus.networks import ComputationGraph, MultiLayerNetwork
+    from strombus.networks.dl4j import save_dl4j
     from strombus.partitioning import DefaultRepartitioner, EqualRepartitioner, NoOpRepartitioner, Repartitioner
     from strombus.runs import CheckpointConfig
     from strombus.trainer import Trainer

@@ -13,7 +13,10 @@ from strombus.errors import DataError, MissingDataError
 from strombus.files import read_start
 from strombus.interchange.dl4j.models import Model, make_model, read_model, write_coefficients_
 from strombus.interchange.dl4j.records import read_penalties
+from strombus.interchange.dl4j.training import GradientNormalization, OptimizerFactory
+from strombus.interchange.dl4j.updaters import Training, read_trainings
 from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
+from strombus.networks.dl4j import restore_updater
 from strombus.networks.saving import read_origin
 
 __all__ = ["load_dl4j"]
@@ -37,7 +40,8 @@ def load_dl4j(
         Whether the network is to be trained on. False reads it for predictions and scores alone: options that
         matter in training alone then need not be known.
     optimizer, schedule : callable, optional
-        See `strombus.networks.Network`.
+        See `strombus.networks.Network`; by default DL4J's updaters and schedules, those of each layer, in the state in
+        which they were saved.
     **options
         ``device``, ``autocast`` and ``accumulate`` of `strombus.networks.Network`.
 
@@ -63,6 +67,13 @@ def load_dl4j(
     for key, attribute in (("l1", "l1"), ("l2", "l2"), ("weight_decay", "decay")):
         amounts = {r: float(getattr(penalty, attribute)) for r, penalty in penalties.items()}
         options[key] = {r: amount for r, amount in amounts.items() if amount}
+    trainings = _trainings(model, name) if training else ()
+    pairs = [(r.name, one) for r, one in zip(records, trainings, strict=False) if r.trainable]
+    factory = OptimizerFactory(tuple(one for _, one in pairs), tuple(parameter for parameter, _ in pairs))
+    restores = optimizer is None and bool(pairs)
+    if restores:
+        optimizer, schedule = factory, schedule or factory.schedule()
+    options["normalize_gradients"] = GradientNormalization(factory.trainings, factory.names) or None
     loss: Any = model.losses
     network: Network
     if model.graph:
@@ -70,7 +81,17 @@ def load_dl4j(
     else:
         network = MultiLayerNetwork(model.module, loss and loss[0], optimizer, schedule=schedule, **options)
     network.iteration, network.epoch, network.dl4j = model.iteration, model.epoch, model.origin
+    if restores:
+        restore_updater(network, model.origin, trainings)
+    if network.optimizer is not None:
+        model.origin.updater_state = None  # the network has it now, or has no use for it
     return network.load(path, updater=training) if saved else network
+
+
+def _trainings(model: Model, name: str) -> tuple[Training, ...]:
+    """Return how each parameter is trained; nothing where no layer has an updater, as in networks for predictions."""
+    records = model.origin.records
+    return read_trainings(records, name) if any(record.updater for record in records) else ()
 
 
 def _read(path: str | os.PathLike[str], training: bool) -> tuple[Model, bool]:

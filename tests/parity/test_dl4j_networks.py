@@ -16,8 +16,8 @@ import strombus as sb
 GOLDEN = Path(__file__).parents[1] / "golden/dl4j/models"
 
 
-def load(name):
-    return sb.load_dl4j(GOLDEN / f"{name}.zip", device="cpu", optimizer=functools.partial(torch.optim.SGD, lr=0.05))
+def load(name, **options):
+    return sb.load_dl4j(GOLDEN / f"{name}.zip", device="cpu", **options)
 
 
 def data_of(name):
@@ -52,7 +52,8 @@ def test_a_network_of_dl4j_trains_and_predicts(backend, name, first_seen):
 
 
 def test_the_plain_loop_gives_the_same(local_executors):
-    network, data, loop = load("mlp_float64"), data_of("mlp_float64"), load("mlp_float64").module
+    descends = functools.partial(torch.optim.SGD, lr=0.05)
+    network, data, loop = load("mlp_float64", optimizer=descends), data_of("mlp_float64"), load("mlp_float64").module
     descent = torch.optim.SGD(loop.parameters(), lr=0.05)
     features, labels = torch.tensor(data.features), torch.tensor(data.labels)
     for _ in range(4):
