@@ -219,7 +219,9 @@ def deep_manifest(path):
 def deep_array(path):
     plain(path)
     file = path / "features" / "zarr.json"
-    file.write_text(file.read_text().replace('"attributes": {}', '"attributes": ' + '{"a":' * 5000 + "1" + "}" * 5000))
+    file.write_text(
+        file.read_text().replace('"attributes": {}', '"attributes": ' + '{"a":' * 100_000 + "1" + "}" * 100_000)
+    )
 
 
 def huge_manifest(path):
