@@ -23,7 +23,7 @@ from strombus.runs import CONFIG, MODEL, Checkpoint, CheckpointConfig, Checkpoin
 from strombus.settings import differences
 from strombus.types import Cursor, NetworkState
 
-__all__ = ["Keeper", "Snapshot", "layout_of", "read_record"]
+__all__ = ["Keeper", "Snapshot", "layout_of", "read_counts", "read_record"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class Snapshot:
         That the fit has taken.
     records : tuple of EpochRecord
         The epochs that have ended.
+    skipped : mapping of int to int
+        Minibatches of the whole fit that each worker has left out.
     """
 
     cursor: Cursor
@@ -54,10 +56,14 @@ class Snapshot:
     trained: tuple[int, int] = (0, 0)
     seconds: float = 0.0
     records: tuple[EpochRecord, ...] = field(default=(), repr=False)
+    skipped: Mapping[int, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a form for JSON."""
-        values = {name: getattr(self, name) for name in ("iteration", "examples", "minibatches", "trained", "seconds")}
+        values = {
+            name: getattr(self, name)
+            for name in ("iteration", "examples", "minibatches", "trained", "seconds", "skipped")
+        }
         return {"cursor": self.cursor.to_dict(), **values, "records": [_written(asdict(one)) for one in self.records]}
 
     @classmethod
@@ -73,6 +79,7 @@ class Snapshot:
                 (int(examples), int(minibatches)),
                 float(values["seconds"]),
                 tuple(read_record(one) for one in values["records"]),
+                read_counts(values.get("skipped", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"a checkpoint's state is damaged: {type(error).__name__}: {error}") from None
@@ -89,7 +96,13 @@ def read_record(values: Mapping[str, Any]) -> EpochRecord:
     """Return the record of an epoch from its JSON form, in which null and ``"nan"`` stand for NaN."""
     counts = {name: int(values[name]) for name in ("epoch", "iteration", "examples", "minibatches")}
     figures = {name: _number(value) for name, value in values["validation"].items()}
-    return EpochRecord(**counts, score=_number(values["score"]), seconds=float(values["seconds"]), validation=figures)
+    score, seconds, skipped = _number(values["score"]), float(values["seconds"]), int(values.get("skipped", 0))
+    return EpochRecord(**counts, score=score, seconds=seconds, validation=figures, skipped=skipped)
+
+
+def read_counts(values: Mapping[str, Any]) -> dict[int, int]:
+    """Return counts by worker from their JSON form, whose keys are texts."""
+    return {int(worker): int(count) for worker, count in values.items()}
 
 
 def _number(value: Any) -> float:

@@ -25,6 +25,7 @@ __all__ = [
     "WireError",
     "hide_credentials",
     "kind_of",
+    "nonfinite_of",
 ]
 
 _USER = re.compile(r"(?<=://)(?:[^/?#]+|[^:/?#]+:.*)@")  # keys of S3 have slashes, which people forget to quote
@@ -81,7 +82,32 @@ class UnfinishedExportError(DataError):
 
 
 class NonFiniteError(StrombusError, ArithmeticError):
-    """A loss, an update or a parameter became NaN or infinite."""
+    """A loss, a gradient, an update or a parameter became NaN or infinite.
+
+    Parameters
+    ----------
+    message : str
+        What became so, where, and what may help.
+    what : {"", "loss", "gradient", "update", "parameters"}
+    place : tuple of int or None
+        The minibatch that is at fault, where one is: epoch and worker, both from zero, the round (or cell, or step)
+        of the epoch, and the minibatch in it.
+    """
+
+    def __init__(self, message: str, what: str = "", place: tuple[int, int, int, int] | None = None) -> None:
+        super().__init__(message, what, place)
+        self.message = hide_credentials(message)
+        self.what = what
+        self.place = place
+
+    def __str__(self) -> str:
+        return self.message
+
+    def at(self, place: tuple[int, int, int, int], blames: bool = True) -> NonFiniteError:
+        """Return the error with its worker and epoch named; `blames` says whether that minibatch is at fault."""
+        epoch, worker, *_ = place
+        message = f"worker {worker}, epoch {epoch + 1}: {self.message}"
+        return NonFiniteError(message, self.what, place if blames else None)
 
 
 class ExecutorError(StrombusError, RuntimeError):
@@ -159,6 +185,14 @@ class PeerLost(ConnectionError, ExecutorError):
 
 class RunError(StrombusError, RuntimeError):
     """A run directory that cannot be used: its run has ended, was begun before, or is another process's."""
+
+
+def nonfinite_of(error: BaseException) -> NonFiniteError | None:
+    """Return the error of numbers that are not finite which `error` is, or was caused by; engines wrap what comes."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, NonFiniteError):
+        cause = cause.__cause__
+    return cause
 
 
 class StrombusWarning(UserWarning):

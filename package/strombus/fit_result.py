@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from strombus.callbacks import EpochRecord
@@ -21,7 +22,7 @@ class FitResult:
         The trained network, the one the trainer holds.
     epochs : tuple of EpochRecord
     examples, minibatches : int
-        Trained in this fit, over all workers and epochs.
+        Trained in this fit, over all workers and epochs; what was left out is among them.
     seconds : float
     seed : int
         The seed that governed the fit; give it as ``rng_seed`` to repeat it.
@@ -30,7 +31,10 @@ class FitResult:
     stopped_by : str or None
         The class of the callback that said that the fit should end.
     failures : tuple of str
-        Why attempts were given up, where workers were lost and the fit went on from a checkpoint.
+        Why attempts were given up, where workers were lost, or numbers not finite, and the fit went on from a
+        checkpoint.
+    skipped : mapping of int to int
+        Minibatches that each worker has left out (see ``on_nonfinite`` of the masters); empty where none has.
     """
 
     network: Network
@@ -42,6 +46,7 @@ class FitResult:
     stats: TrainingStats = field(repr=False)
     stopped_by: str | None = None
     failures: tuple[str, ...] = ()
+    skipped: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def score(self) -> float:

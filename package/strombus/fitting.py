@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
+from strombus.attempts import Attempts
 from strombus.callbacks import Callback, FitPlan
 from strombus.checkpointing import Keeper, layout_of
 from strombus.data import NativeCollection, Source, count_objects, open_source
-from strombus.errors import ConfigurationError, DataError, EmptyDataError, MemberLost, StrombusWarning
+from strombus.errors import DataError, EmptyDataError, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
 from strombus.files import join, normalise
@@ -33,11 +33,6 @@ __all__ = ["Fit"]
 logger = logging.getLogger(__name__)
 
 Readable = Source | NativeCollection
-
-_COMING_BACK = 5.0
-"""Seconds in which an engine may have started a lost worker again; then those left go on without it."""
-_LOOK = 0.2
-"""Seconds between two looks at how many are there."""
 
 
 class Fit:
@@ -73,8 +68,7 @@ class Fit:
         carried: Any = None,
         readable: Callable[..., AbstractContextManager[Source]] = readable_source,
     ) -> None:
-        if keeper is None and master.recovery().max_failures:
-            raise ConfigurationError("max_failures needs checkpoints to go on from: give the fit a name")
+        self._attempts = Attempts(master.recovery(), executor, keeper is not None)
         self.trainer, self.keeper, self.carried = trainer, keeper, carried
         self._readable = readable
         self.network, self.master, self.executor = network, master, executor
@@ -85,7 +79,6 @@ class Fit:
             self.stats.about |= {"backend": executor.name, "master": master.name}
         self._validate = validate
         self._validation: Readable | None = None
-        self._failures: list[str] = []
         self._books = Books(
             network, callbacks, self._recorder, self._figures, keeper, keeps_epochs=not master.writes_checkpoints
         )
@@ -122,7 +115,8 @@ class Fit:
             self.seed,
             self.stats,
             books.stopped_by,
-            tuple(self._failures),
+            tuple(self._attempts.failures),
+            dict(sorted(books.skipped.items())),
         )
 
     def _where_to_export(self) -> str | None:
@@ -180,10 +174,8 @@ class Fit:
             facts = {"backend": self.executor.name, "workers": workers, "examples": rows, "seed": self.seed}
             self.seed = self.keeper.agree(facts)
             span = range(self.keeper.first_epoch - 1, self.keeper.first_epoch - 1 + epochs)
-        while (lost := self._attempt(self._job(source, workers, span), rows)) is not None:
-            self._failures.append(str(lost))
-            workers = self._workers_left(workers, lost)
-            logger.warning("attempt %d goes on with %d workers: %s", len(self._failures) + 1, workers, lost)
+        while (failure := self._attempt(self._job(source, workers, span), rows)) is not None:
+            workers = self._attempts.begin(workers, failure)
 
     def _job(self, source: Readable, workers: int, span: range) -> TrainingJob:
         """Return what is to be done of the epochs `span`: all, or what an earlier attempt has left."""
@@ -206,6 +198,7 @@ class Fit:
             cursor=cursor,
             saving=keeper.saving(span.start) if keeper is not None and saves else None,
             resumed=checkpoint if saves else None,
+            left_out=self._attempts.left_out,
         )
 
     def _go_on(self, keeper: Keeper, source: Readable, workers: int) -> Checkpoint | None:
@@ -233,7 +226,7 @@ class Fit:
             run=None if self.keeper is None else self.keeper.run,
             seed=self.seed,
         )
-        lost: Exception | None = None
+        failure: Exception | None = None
         with self._books.told(plan):
             if self._recorder.enabled:
                 self.stats.about["workers"] = job.workers
@@ -245,24 +238,15 @@ class Fit:
                     self.network.load_state(state)
                     self.carried = job.carried
             except Exception as error:
-                if self._tries_again(error):
-                    lost = error
+                if not self._books.callback_failed and self._attempts.goes_on(error):
+                    failure = error
                 else:
                     self.carried = None
                     self._books.fail(error)  # raises it again, unless a callback takes it for the fit's end
             iteration = self.network.iteration
         if self.network.iteration != iteration:  # a callback has put another state into it
             self.carried = None
-        return lost
-
-    def _tries_again(self, error: Exception) -> bool:
-        """Say whether `error` is the loss of a worker, and another attempt may be made."""
-        return (
-            self.keeper is not None
-            and isinstance(error, MemberLost)
-            and not self._books.callback_failed
-            and len(self._failures) < self.master.recovery().max_failures
-        )
+        return failure
 
     def _workers(self) -> int:
         count = self.master.count_workers(self.executor.capacity())
@@ -272,26 +256,6 @@ class Fit:
                 self.executor.name,
             )
         return count or 1
-
-    def _workers_left(self, wanted: int, lost: Exception) -> int:
-        """Return how many workers the next attempt has: as many as before where they come back soon, or those left.
-
-        Raises the error again when fewer than `min_workers` are there in time.
-        """
-        recovery, started = self.master.recovery(), time.monotonic()
-        least = min(wanted, recovery.min_workers)
-        while True:
-            slots = self.executor.capacity().slots
-            there, waited = wanted if slots is None else min(wanted, slots), time.monotonic() - started
-            if there == wanted or (there >= least and waited > _COMING_BACK):
-                return there
-            if waited > recovery.timeout:
-                lost.add_note(
-                    f"no other attempt was made: {there} workers are there after {waited:.0f} s (option `timeout`), "
-                    f"wanted {least} (option `min_workers`)"
-                )
-                raise lost
-            time.sleep(_LOOK)
 
 
 def _check_labels(source: Readable, what: str) -> None:

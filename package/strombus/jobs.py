@@ -38,6 +38,9 @@ _STEPS = 200
 """Thresholds of ROC curves, which then need the same memory whatever the data."""
 
 
+_NETWORK_ARGUMENTS = {"l1", "l2", "device", "autocast", "accumulate", "clip_grad_norm", "clip_grad_value"}
+
+
 class _Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +60,7 @@ class NetworkOptions(_Options):
     schedule : mapping, optional
         The same for a learning-rate schedule.
     kind : {"MultiLayerNetwork", "ComputationGraph"}
-    l1, l2, device, autocast, accumulate, loss_weights
+    l1, l2, device, autocast, accumulate, clip_grad_norm, clip_grad_value, loss_weights
         See `strombus.networks.Network` and `ComputationGraph`.
     """
 
@@ -71,6 +74,8 @@ class NetworkOptions(_Options):
     device: str = "auto"
     autocast: str | None = None
     accumulate: int = 1
+    clip_grad_norm: float | None = None
+    clip_grad_value: float | None = None
     loss_weights: list[float] | None = None
 
 
@@ -143,7 +148,7 @@ class Job(_Options):
         options = self.network
         if isinstance(options, ImportedOptions):
             return _import(options)
-        arguments: dict[str, Any] = options.model_dump(include={"l1", "l2", "device", "autocast", "accumulate"})
+        arguments: dict[str, Any] = options.model_dump(include=_NETWORK_ARGUMENTS)
         graph = options.kind == "ComputationGraph"
         if graph:
             arguments["loss_weights"] = options.loss_weights

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from strombus.callbacks import Callback, EpochRecord, FitPlan
 from strombus.checkpointing import Keeper, Snapshot
+from strombus.errors import NonFiniteError
 from strombus.masters.job import Progress, SavedByMembers
 from strombus.networks import Network
 from strombus.stats import Recorder
 from strombus.types import Cursor, NetworkState
 
 __all__ = ["Books"]
+
+logger = logging.getLogger(__name__)
 
 
 class Books:
@@ -37,6 +43,8 @@ class Books:
     records : list of EpochRecord
     trained : list of int
         Examples and minibatches of the fit.
+    skipped : Counter
+        Minibatches that each worker has left out of them.
     stopped_by : str or None
         The class of the callback that has ended the fit.
     cursor : Cursor or None
@@ -55,11 +63,13 @@ class Books:
         self.network, self.callbacks, self.keeper = network, callbacks, keeper
         self.records: list[EpochRecord] = []
         self.trained = [0, 0]
+        self.skipped: Counter[int] = Counter()
         self.stopped_by: str | None = None
         self.cursor: Cursor | None = None
         self._recorder, self._validate, self._keeps_epochs = recorder, validate, keeps_epochs
         self._iteration = network.iteration
         self._fault: Exception | None = None
+        self._skipped_before: Counter[int] = Counter()  # in attempts before this one
         self._began = time.perf_counter()
         self._start_epoch()
 
@@ -71,6 +81,7 @@ class Books:
     def go_on(self, past: Snapshot) -> None:
         """Take over the books of an attempt that was cut off."""
         self.records, self.trained = list(past.records), list(past.trained)
+        self.skipped, self._skipped_before = Counter(past.skipped), Counter(past.skipped)
         self._began = time.perf_counter() - past.seconds
         self._iteration, self.cursor = past.iteration, past.cursor
         self._start_epoch()
@@ -130,12 +141,22 @@ class Books:
         self._minibatches += progress.minibatches
         self.trained[0] += progress.examples
         self.trained[1] += progress.minibatches
+        progress = self._with_skipped(progress)
         self._iteration = progress.iteration
         self._score = self.network.score = progress.score
         for callback in self.callbacks:
             with self._calling(callback, "on_round"):
                 self._heed(callback, callback.on_round(progress))
         return self.stopped_by is not None
+
+    def _with_skipped(self, progress: Progress) -> Progress:
+        """Count what was left out, and have callbacks see the sum so far."""
+        for report in progress.workers:
+            if skipped := int(report.figures.get("skipped", 0)):
+                self.skipped[report.worker] += skipped
+        if not self.skipped:
+            return progress
+        return replace(progress, figures={**progress.figures, "skipped": self.skipped.total()})
 
     def _heed(self, callback: Callback, stop: bool | None) -> None:
         """Keep the first callback that has ended the fit."""
@@ -172,7 +193,9 @@ class Books:
             score=self._score,
             validation=validation,
             seconds=time.perf_counter() - self._started if seconds is None else seconds,
+            skipped=self.skipped.total() - sum(record.skipped for record in self.records),
         )
+        _check_skipped(record)
         self.records.append(record)
         self._note(record)
         self._start_epoch()
@@ -185,7 +208,7 @@ class Books:
 
     def _note(self, record: EpochRecord) -> None:
         """Keep an epoch's figures with the timed phases."""
-        names = ("epoch", "iteration", "examples", "minibatches", "score", "validation")
+        names = ("epoch", "iteration", "examples", "minibatches", "score", "validation", "skipped")
         began = time.time() - (time.perf_counter() - self._started)
         self._recorder.note("epoch", began, record.seconds, {name: getattr(record, name) for name in names})
 
@@ -223,12 +246,38 @@ class Books:
         assert self.keeper is not None
         before = self._before if saved.cursor.within else (0, 0)
         examples, minibatches = before[0] + saved.examples, before[1] + saved.minibatches
-        self.keeper.complete(self._snapshot(saved.cursor, saved.step, examples, minibatches), saved)
+        skipped = self._skipped_before + Counter(saved.skipped)
+        self.keeper.complete(self._snapshot(saved.cursor, saved.step, examples, minibatches, skipped), saved)
 
-    def _snapshot(self, cursor: Cursor, iteration: int, examples: int = 0, minibatches: int = 0) -> Snapshot:
+    def _snapshot(
+        self,
+        cursor: Cursor,
+        iteration: int,
+        examples: int = 0,
+        minibatches: int = 0,
+        skipped: Mapping[int, int] | None = None,
+    ) -> Snapshot:
         """Return how far the fit has come, with what was trained of the cursor's epoch."""
         trained = (
             examples + sum(record.examples for record in self.records),
             minibatches + sum(record.minibatches for record in self.records),
         )
-        return Snapshot(cursor, iteration, examples, minibatches, trained, self.seconds, tuple(self.records))
+        left_out = dict(self.skipped if skipped is None else skipped)
+        return Snapshot(cursor, iteration, examples, minibatches, trained, self.seconds, tuple(self.records), left_out)
+
+
+def _check_skipped(record: EpochRecord) -> None:
+    """Tell of minibatches that were left out; of an epoch that had no others nothing was learnt, which is an error."""
+    if not record.skipped:
+        return
+    if record.skipped == record.minibatches:
+        raise NonFiniteError(
+            f"all {record.skipped} minibatches of epoch {record.epoch} were left out, since their losses or gradients "
+            "are NaN or infinite; the workers' logs say which: lower the learning rate, or clean the data"
+        )
+    logger.warning(
+        "epoch %d: %d of %d minibatches were left out, since their losses or gradients are NaN or infinite",
+        record.epoch,
+        record.skipped,
+        record.minibatches,
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec
 
-from strombus.checkpointing import Keeper, read_record
+from strombus.checkpointing import Keeper, read_counts, read_record
 from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning, hide_credentials
 from strombus.files import join
 from strombus.fit_result import FitResult
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 NETWORK = "network.safetensors"
 _PACKAGES = ("strombus", "torch", "numpy", "zarr")
+_NETWORK_OPTIONS = ("l1", "l2", "device", "autocast", "accumulate", "clip_grad_norm", "clip_grad_value")
 
 
 def describe(network: Network, master: TrainingMaster, epochs: int) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def restore_result(
             _stats(finished.path),
             values["stopped_by"],
             tuple(values.get("failures", ())),
+            read_counts(values.get("skipped", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{finished.path}/{RESULT} is damaged: {type(error).__name__}: {error}") from None
@@ -112,6 +114,7 @@ def _write_result(run: Run, result: FitResult) -> None:
             "seed": result.seed,
             "stopped_by": result.stopped_by,
             "failures": list(result.failures),
+            "skipped": dict(result.skipped),
         },
     )
 
@@ -126,7 +129,7 @@ def _network(network: Network) -> dict[str, Any]:
         "loss": [_callable(loss.function) for loss in losses],
         "optimizer": _callable(network.optimizer),
         "schedule": _callable(network.schedule),
-        **{name: getattr(network, name) for name in ("l1", "l2", "device", "autocast", "accumulate")},
+        **{name: getattr(network, name) for name in _NETWORK_OPTIONS},
     }
 
 

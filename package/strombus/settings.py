@@ -28,6 +28,7 @@ _FREE = {
         "timeout",
         "stepTimeout",
         "maxFailures",
+        "maxRollbacks",
         "minWorkers",
         "debugLongerIterations",
         "encodingDebugMode",

@@ -55,7 +55,7 @@ class EpochRecord:
     iteration : int
         Minibatches on the longest worker's path since the network was made.
     examples, minibatches : int
-        Trained in this epoch, over all workers.
+        Trained in this epoch, over all workers; what was left out is among them.
     score : float
         The last round's score: mean loss of the workers' last minibatches.
     seconds : float
@@ -63,6 +63,8 @@ class EpochRecord:
     validation : mapping of str to float
         ``score`` and, for classifiers, ``accuracy`` on the validation data; empty without any, and for an epoch that
         no callback wants validated (`Callback.validates`).
+    skipped : int
+        Minibatches that were left out, since their numbers were not finite.
     """
 
     epoch: int
@@ -72,6 +74,7 @@ class EpochRecord:
     score: float
     seconds: float
     validation: Mapping[str, float] = field(default_factory=dict)
+    skipped: int = 0
 
 
 class Callback:

@@ -14,7 +14,7 @@ from strombus.callbacks.base import Callback, EpochRecord, FitPlan
 from strombus.callbacks.conditions import EpochCondition, IterationCondition, Scored, Standing
 from strombus.callbacks.monitors import Monitor, check_name, higher_is_better, watch
 from strombus.callbacks.savers import FileModelSaver, InMemoryModelSaver, ModelSaver
-from strombus.errors import ConfigurationError, NonFiniteError, kind_of
+from strombus.errors import ConfigurationError, kind_of, nonfinite_of
 from strombus.masters.job import Progress
 from strombus.networks import Network
 
@@ -154,7 +154,7 @@ class EarlyStopping(Callback):
         return self._ended is not None
 
     def on_error(self, error: Exception) -> bool:
-        if _is_nonfinite(error):
+        if nonfinite_of(error) is not None:
             met = [c for c in self.conditions if isinstance(c, IterationCondition) and c.ends(0.0, math.nan)]
             if met:
                 logger.warning("the fit ends with the last epoch's network: %s", error)
@@ -244,14 +244,6 @@ def _check_conditions(given: Any) -> tuple[EpochCondition | IterationCondition, 
         if not isinstance(one, EpochCondition | IterationCondition):
             raise ConfigurationError(f"a condition must be an EpochCondition or IterationCondition, got {one!r}")
     return conditions
-
-
-def _is_nonfinite(error: BaseException) -> bool:
-    """Say whether a worker's loss or update was not finite; engines wrap what a worker raises."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, NonFiniteError):
-        cause = cause.__cause__
-    return cause is not None
 
 
 def _written(score: float) -> float | str:

@@ -43,8 +43,6 @@ class Compression(BaseModel):
     encoder : Encoder
     threshold_scope : {"model", "tensor"}
         One threshold for the model, or one for each parameter tensor.
-    on_nonfinite : {"raise", "skip"}
-        Whether an update with NaN or infinite values raises, or is left out and counted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,7 +53,6 @@ class Compression(BaseModel):
     )
     encoder: SerializeAsAny[Encoder] = Field(default_factory=ThresholdEncoder)
     threshold_scope: Literal["model", "tensor"] = "model"
-    on_nonfinite: Literal["raise", "skip"] = "raise"
 
     @model_validator(mode="after")
     def _one_threshold(self) -> Self:
@@ -170,13 +167,17 @@ class Compressor:
         Raises
         ------
         NonFiniteError
-            When the residual became infinite or NaN, unless such updates are skipped.
+            When the residual became infinite or NaN; it is of no use any more.
         """
-        if self._options.on_nonfinite == "skip" and not self._gradients_are_finite():
-            self._state = replace(self._state, skipped=self._state.skipped + 1)
-            return self._nothing()
         intake = Intake(self._store, optimizer, self._state.thresholds, self._state.iteration)
         return self._note(self._options.encoder.encode_(intake), intake.used)
+
+    def skip_(self) -> Update:
+        """Count a step that is left out, and return that nothing is sent."""
+        self._state = replace(self._state, skipped=self._state.skipped + 1)
+        quanta = np.ones(1, self._dtype)
+        self._own = Parsed(0, quanta)
+        return Update(pack_codes(self._codes, 0, len(self.residual), quanta), 0, 0.0)
 
     def apply_own_(self, scale: float) -> None:
         """Add the last step's update, times `scale`, to the parameters."""
@@ -273,11 +274,6 @@ class Compressor:
         """Return where each tensor's codes start, and where the last one's stop."""
         return np.append(np.searchsorted(codes[:count], self._starts), count)
 
-    def _nothing(self) -> Update:
-        quanta = np.ones(1, self._dtype)
-        self._own = Parsed(0, quanta)
-        return Update(pack_codes(self._codes, 0, len(self.residual), quanta), 0, 0.0)
-
     def _advance(self, thresholds: tuple[ThresholdState, ...], clipped: float) -> None:
         state = self._state
         self._state = replace(
@@ -292,10 +288,6 @@ class Compressor:
         edges = [0, parsed.count] if len(quanta) == 1 else self._edges(codes, parsed.count)
         for first, stop, quantum in zip(edges, edges[1:], quanta, strict=False):
             self._stepper.add_codes(codes[first:stop], quantum)
-
-    def _gradients_are_finite(self) -> bool:
-        gradients = (parameter.grad for parameter in self._parameters)
-        return all(bool(torch.isfinite(one).all()) for one in gradients if one is not None)
 
 
 def check_compressible(vector: Tensor) -> None:

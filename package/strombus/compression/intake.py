@@ -130,8 +130,9 @@ class Intake:
         """Raise NonFiniteError unless what is to be sent is `finite`."""
         if not finite:
             raise NonFiniteError(
-                f"an update became infinite or NaN in step {self._iteration}: lower the learning rate, clip "
-                'gradients, or leave such updates out with on_nonfinite="skip"'
+                f"the update became infinite or NaN in step {self._iteration}, its loss is finite; lower the learning "
+                "rate, clip gradients (the network's clip_grad_norm), or see on_nonfinite",
+                "update",
             )
 
     def _take(self, thresholds: Sequence[float]) -> int:

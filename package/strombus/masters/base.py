@@ -28,6 +28,7 @@ from strombus.partitioning import (
 )
 from strombus.registry import Registry
 from strombus.types import Capacity, NetworkState
+from strombus.worker.guarding import OnNonfinite
 from strombus.worker.hooks import TrainingHook
 
 __all__ = ["TrainingMaster", "explain", "make_named"]
@@ -132,6 +133,12 @@ class TrainingMaster(BaseModel, ABC):
         parameters (DL4J: ``setDefaultEvaluationWorkers``, 4 as well).
     collect_training_stats : bool
         Time each phase on driver and workers.
+    on_nonfinite : {"raise", "skip", "rollback"}
+        What becomes of a minibatch whose loss, gradient or update is NaN or infinite. "raise": it ends the fit, named.
+        "skip": it is left out and counted, without a trace in the optimizer or the module's buffers. "rollback": a fit
+        with a name goes back to its last checkpoint, and trains the same again without that minibatch.
+    max_rollbacks : int
+        Times that it goes back, before the error ends it.
     training_hooks : sequence of TrainingHook
         Called on the workers around each update; see `add_hook`.
 
@@ -171,6 +178,8 @@ class TrainingMaster(BaseModel, ABC):
     last_batch: Literal["balance", "keep"] = "balance"
     default_evaluation_workers: int = Field(default=4, ge=1)
     collect_training_stats: bool = False
+    on_nonfinite: OnNonfinite = "raise"
+    max_rollbacks: int = Field(default=10, ge=1)
 
     _hooks: list[TrainingHook] = PrivateAttr(default_factory=list)
 
@@ -314,8 +323,11 @@ class TrainingMaster(BaseModel, ABC):
         return self.workers or capacity.slots
 
     def recovery(self) -> Recovery:
-        """Return what is done when workers are lost; nothing, where the engine runs their tasks again."""
-        return Recovery()
+        """Return what is done after a failure; of lost workers nothing, where the engine runs their tasks again."""
+        return Recovery(max_rollbacks=self._rollbacks())
+
+    def _rollbacks(self) -> int:
+        return self.max_rollbacks if self.on_nonfinite == "rollback" else 0
 
     @abstractmethod
     def train(self, job: TrainingJob) -> NetworkState:

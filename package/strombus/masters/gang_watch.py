@@ -84,8 +84,6 @@ class GangWatch:
                 "sent %": 100 * values["elements"] / (steps * length),
                 "kB/step": values["sent"] / steps / 1000,
             }
-        if skipped := sum(latest["skipped"] for latest in self._latest.values()):
-            figures["skipped"] = skipped
         return Progress(
             self._epoch,
             self._round - 1,
@@ -161,6 +159,7 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> SavedByMembers:
         sum(part["minibatches"] for part in parts),
         {name: entry for part in parts for name, entry in part.get("files", {}).items()},
         tuple(name for listed in names for name in listed),
+        {rank: part["skipped"] for rank, part in enumerate(parts) if part["skipped"]},
         "; ".join(part["error"] for part in parts if "error" in part),
     )
 
@@ -170,6 +169,8 @@ def _report(rank: int, values: dict[str, Any], event: Event) -> WorkerReport:
     figures = {"threshold": values["threshold"], "sent_bytes": values["sent"]}
     if steps and length:
         figures["sent_share"] = values["elements"] / (steps * length)
+    if values["skipped"]:
+        figures["skipped"] = values["skipped"]
     return WorkerReport(
         rank, values["iteration"], values["examples"], steps, values["loss"], event.seconds, event.host, figures
     )

@@ -60,6 +60,8 @@ class SavedByMembers:
         Size and hash of each file.
     members : tuple of str
         Each rank's file.
+    skipped : mapping of int to int
+        Minibatches of this attempt that each member has left out, where it has.
     error : str
         What went wrong, where something did.
     """
@@ -70,6 +72,7 @@ class SavedByMembers:
     minibatches: int
     files: Mapping[str, Mapping[str, Any]]
     members: tuple[str, ...]
+    skipped: Mapping[int, int] = field(default_factory=dict)
     error: str = ""
 
 
@@ -116,21 +119,24 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What is done when workers are lost that the engine does not make good.
+    """What is done when workers are lost that the engine does not make good, or numbers are not finite.
 
     Parameters
     ----------
     max_failures : int
-        Times that a fit goes on from its last checkpoint.
+        Times that a fit goes on from its last checkpoint after a loss.
     min_workers : int
         With at least as many.
     timeout : float
         Seconds to wait for these.
+    max_rollbacks : int
+        Times that a fit goes back to its last checkpoint, and on without the minibatch that broke it.
     """
 
     max_failures: int = 0
     min_workers: int = 1
     timeout: float = 0.0
+    max_rollbacks: int = 0
 
 
 @dataclass
@@ -154,6 +160,8 @@ class TrainingJob:
         For a master whose workers write checkpoints, when and where.
     resumed : Checkpoint or None
         For such a master, the one that training goes on from.
+    left_out : frozenset of tuple
+        The places (`NonFiniteError.place`) of minibatches that are not trained.
     """
 
     network: Network
@@ -171,3 +179,4 @@ class TrainingJob:
     cursor: Cursor | None = None
     saving: Saving | None = None
     resumed: Checkpoint | None = None
+    left_out: frozenset[tuple[int, int, int, int]] = frozenset()

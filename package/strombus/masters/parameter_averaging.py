@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import Field
 
 from strombus.data import Source
+from strombus.errors import ConfigurationError, NonFiniteError
 from strombus.executors.base import Shared
 from strombus.masters.base import TrainingMaster
 from strombus.masters.feeding import feed_of
@@ -63,7 +64,20 @@ class ParameterAveragingTrainingMaster(TrainingMaster):
     weighting: Literal["examples", "uniform"] = "examples"
 
     def train(self, job: TrainingJob) -> NetworkState:
-        """Run the epochs of `job`; return the state after the last one."""
+        """Run the epochs of `job`; return the state after the last one.
+
+        Raises
+        ------
+        ConfigurationError
+            Where minibatches are to be left out, and the optimizer's step cannot be taken back.
+        NonFiniteError
+            When the mean of the workers' parameters is not finite.
+        """
+        if self.on_nonfinite == "skip" and (replica := job.network.replica("cpu")).evaluates_loss:
+            raise ConfigurationError(
+                f"{type(replica.optimizer).__name__} evaluates the loss several times in a step, which cannot be taken "
+                'back: on_nonfinite="skip" needs another optimizer; "rollback" does not'
+            )
         return _Run(self, job).epochs()
 
 
@@ -75,6 +89,7 @@ class _Run:
         self.hooks = master.training_hooks
         self.recorder = Recorder(master.collect_training_stats, stats=job.stats)
         self.stopping = False
+        self.score = float("nan")
         with self.recorder.phase("split"):
             repartitioner = master.choose_repartitioner(job.source, job.workers)
             self.feed = feed_of(master, job, repartitioner)
@@ -108,6 +123,8 @@ class _Run:
             save_updater=master.save_updater,
             updater=state.updater or self.job.network.replica("cpu").state().updater or UpdaterState(),
             weighting=master.weighting,
+            on_nonfinite=master.on_nonfinite,
+            left_out=self.job.left_out,
             hooks=self.hooks,
             ranks=self.rounds.ranks,
             timed=master.collect_training_stats,
@@ -171,6 +188,12 @@ class _Run:
             summary = done.mean.look(summary_of)
         if done.before is not anchor:
             done.before.free()
+        if not summary.finite:
+            raise NonFiniteError(
+                f"epoch {done.epoch + 1}: the mean of the workers' parameters after round {done.number} is NaN or "
+                "infinite, though each worker's are finite: their sum overflows; lower the learning rate",
+                "parameters",
+            )
         for timings in summary.timings:
             timings.bound_clocks(done.submitted, time.time())
             self.job.stats.merge(timings)
@@ -178,6 +201,8 @@ class _Run:
             for hook, state in zip(self.hooks, states, strict=True):
                 if state is not None:
                     hook.collect(rank, state)
+        if summary.count or not any("skipped" in report.figures for report in summary.reports):
+            self.score = summary.score  # else the last round's that was trained
         self.stopping |= self.job.observer.on_round(
             Progress(
                 done.epoch,
@@ -185,7 +210,7 @@ class _Run:
                 summary.examples,
                 summary.minibatches,
                 summary.iteration,
-                summary.score,
+                self.score,
                 workers=summary.reports,
             )
         )

@@ -72,8 +72,6 @@ class SharedTrainingMaster(TrainingMaster):
         Steps that a worker may run ahead of the slowest; 0 is synchronous and repeatable, None unbounded.
     workers_per_node : int
         Workers on each host; -1 means one for each slot of the backend.
-    on_nonfinite : {"raise", "skip"}
-        Whether an update with NaN or infinite values ends the fit, or is left out and counted.
     transport : str or class
         Name of a transport, or a `Transport` of one's own that passes `strombus.testing.transport_suite`; "zeromq" is
         encrypted sockets between the workers.
@@ -113,7 +111,6 @@ class SharedTrainingMaster(TrainingMaster):
     combine: Literal["mean", "sum"] = "mean"
     max_staleness: int | None = Field(default=4, ge=0)
     workers_per_node: int = Field(default=-1, ge=-1, alias="numWorkersPerNode")
-    on_nonfinite: Literal["raise", "skip"] = "raise"
     transport: str | type[Transport] = "zeromq"
     transport_options: TransportOptions = Field(default_factory=TransportOptions)
     debug_longer_iterations: int = Field(default=0, ge=0, le=3_600_000)
@@ -198,8 +195,8 @@ class SharedTrainingMaster(TrainingMaster):
         return wanted if capacity.slots is None else min(wanted, capacity.slots)
 
     def recovery(self) -> Recovery:
-        """Return what is done when members are lost; see `max_failures` and `min_workers`."""
-        return Recovery(self.max_failures, self.min_workers, self.timeout)
+        """Return what is done when members are lost, or numbers not finite; see `max_failures` and `max_rollbacks`."""
+        return Recovery(self.max_failures, self.min_workers, self.timeout, self._rollbacks())
 
     def compression(self) -> Compression:
         """Return how updates are compressed."""
@@ -208,7 +205,6 @@ class SharedTrainingMaster(TrainingMaster):
             threshold_scope=self.threshold_scope,
             residual_post_processor=self.residual_post_processor,
             encoder=self.encoder,
-            on_nonfinite=self.on_nonfinite,
         )
 
     def train(self, job: TrainingJob) -> NetworkState:
@@ -296,6 +292,7 @@ class SharedTrainingMaster(TrainingMaster):
                 step_patience=self.step_timeout,
                 pause=self.debug_longer_iterations / 1000,
                 debug=self.encoding_debug_mode,
+                on_nonfinite=self.on_nonfinite,
             ),
             keys=make_keys(),
             validation=validation,
@@ -304,4 +301,5 @@ class SharedTrainingMaster(TrainingMaster):
             hooks=self.training_hooks,
             timed=self.collect_training_stats,
             saving=job.saving,
+            left_out=job.left_out,
         )

@@ -1,6 +1,6 @@
 """Networks: a torch module with its loss and optimizer, and the working copy that a worker trains."""
 
 from strombus.networks.network import ComputationGraph, MultiLayerNetwork, Network
-from strombus.networks.replica import Replica, StepResult, count_nonfinite
+from strombus.networks.replica import Replica, StepResult
 
-__all__ = ["ComputationGraph", "MultiLayerNetwork", "Network", "Replica", "StepResult", "count_nonfinite"]
+__all__ = ["ComputationGraph", "MultiLayerNetwork", "Network", "Replica", "StepResult"]

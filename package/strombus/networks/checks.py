@@ -25,8 +25,10 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "non_negative",
+    "one_at_most",
     "optimizer_factory",
     "penalty",
+    "positive_or_none",
     "schedule_factory",
 ]
 
@@ -135,6 +137,22 @@ def penalty(name: str, value: Any, module: nn.Module) -> float | dict[str, float
             f"{name} names {', '.join(unknown)}, which the module does not have; it has {', '.join(sorted(known))}"
         )
     return {key: non_negative(f"{name} of {key}", amount) for key, amount in value.items()}
+
+
+def positive_or_none(name: str, value: Any) -> float | None:
+    """Accept None or a finite number above 0."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise ConfigurationError(f"{name} must be a finite number above 0, or None, got {value!r}")
+    return float(value)
+
+
+def one_at_most(**values: Any) -> None:
+    """Refuse several options of which one would do."""
+    given = [name for name, value in values.items() if value is not None]
+    if len(given) > 1:
+        raise ConfigurationError(f"give {' or '.join(given)}, not both")
 
 
 def at_least_one(name: str, value: Any) -> int:

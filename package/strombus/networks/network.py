@@ -71,6 +71,9 @@ class Network:
     normalize_gradients : callable, optional
         ``normalize_gradients(parameters by name)`` changes a minibatch's gradients in place, before the terms of `l1`
         and `l2` are added: it clips them, say.
+    clip_grad_norm, clip_grad_value : float, optional
+        Before each step, and regularisation included, gradients are scaled down to this 2-norm of all of them together,
+        or each element is brought within plus and minus this value, as torch's functions of these names do.
 
     Attributes
     ----------
@@ -103,6 +106,8 @@ class Network:
         accumulate: int = 1,
         weight_decay: Amount = 0.0,
         normalize_gradients: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
+        clip_grad_norm: float | None = None,
+        clip_grad_value: float | None = None,
     ) -> None:
         self._factory = None if isinstance(module, nn.Module) else module
         self.module = checks.make_module(module)
@@ -115,6 +120,9 @@ class Network:
         self.autocast = checks.autocast_dtype(autocast)
         self.accumulate = checks.at_least_one("accumulate", accumulate)
         self.normalize_gradients = checks.function_or_none("normalize_gradients", normalize_gradients)
+        self.clip_grad_norm = checks.positive_or_none("clip_grad_norm", clip_grad_norm)
+        self.clip_grad_value = checks.positive_or_none("clip_grad_value", clip_grad_value)
+        checks.one_at_most(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
         self.objective = self._make_objective(loss)
         self.iteration = 0
         self.epoch = 0

@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from strombus.errors import ConfigurationError, DataError, NonFiniteError
+from strombus.networks.clipping import Clipping
+from strombus.networks.finiteness import (
+    explain_gradient,
+    explain_loss,
+    explain_parameters,
+    gradient_norm,
+    is_finite,
+)
 from strombus.networks.flat import flatten_, read_buffers, write_buffers_
 from strombus.networks.forward import Forward
 from strombus.networks.objective import Objective
@@ -28,7 +36,7 @@ from strombus.types import DataSet, MultiDataSet, NetworkState, UpdaterState
 if TYPE_CHECKING:
     from strombus.networks.network import Network
 
-__all__ = ["Replica", "StepResult", "count_nonfinite"]
+__all__ = ["Replica", "StepResult"]
 
 Batch = DataSet | MultiDataSet
 
@@ -74,6 +82,7 @@ class Replica:
         self.objective = None if network.objective is None else network.objective.to(self.device)
         self._network = network
         self._regularization = Regularization(network.l1, network.l2, network.weight_decay)
+        self._clipping = Clipping(network.clip_grad_norm, network.clip_grad_value)
         self._forward = Forward(self.module, network.several)
         self._optimizer: Optimizer | None = None
         self._schedule: LRScheduler | None = None
@@ -121,8 +130,13 @@ class Replica:
         kept = self._read_updater() if updater and self._network.optimizer is not None else None
         return NetworkState(self.flat.read(), read_buffers(self.module), kept, self.iteration)
 
-    def fit(self, batch: Batch) -> StepResult:
+    def fit(self, batch: Batch, check_gradient: bool = False) -> StepResult:
         """Take one step of the optimizer on one minibatch.
+
+        Parameters
+        ----------
+        check_gradient : bool
+            Whether a gradient that is not finite raises too.
 
         Raises
         ------
@@ -131,7 +145,8 @@ class Replica:
         DataError
             When the minibatch does not fit the module or the loss.
         NonFiniteError
-            When the loss is not finite; the parameters are then as before the step.
+            When the loss is not finite, or the gradient where it is checked; parameters and optimizer are then as
+            before the step, but of an optimizer that evaluates the loss itself (LBFGS).
         """
         optimizer = self.optimizer
         if not self.module.training:
@@ -141,24 +156,24 @@ class Replica:
             results: list[tuple[float, float]] = []
 
             def closure() -> float:
-                results.append(self._gradients(tensors, batch))
+                results.append(self._gradients(tensors, batch, check_gradient))
                 return results[-1][0]
 
             optimizer.step(closure)
             loss, count = results[0]
         else:
-            loss, count = self._gradients(tensors, batch)
+            loss, count = self._gradients(tensors, batch, check_gradient)
             optimizer.step()
         self.advance()
         return StepResult(loss, count, tensors.examples)
 
-    def gradients(self, batch: Batch, check: bool = True) -> StepResult:
+    def gradients(self, batch: Batch, check_gradient: bool = False) -> StepResult:
         """Leave the minibatch's gradients on ``flat.parameters``; `advance` is due once they are used.
 
         Parameters
         ----------
-        check : bool
-            Whether a loss that is not finite raises.
+        check_gradient : bool
+            Whether gradients that are not finite raise, as a loss does.
 
         Raises
         ------
@@ -169,14 +184,14 @@ class Replica:
         if not self.module.training:
             self.module.train()
         tensors = self._tensors(batch)
-        loss, count = self._gradients(tensors, batch, check)
+        loss, count = self._gradients(tensors, batch, check_gradient)
         return StepResult(loss, count, tensors.examples)
 
     def check_gradients(self) -> None:
         """Raise ConfigurationError without a loss, trainable parameters or an optimizer that takes gradients."""
         self._objective()
         kind = type(self.optimizer).__name__
-        if self._closure:
+        if self.evaluates_loss:
             raise ConfigurationError(
                 f"{kind} evaluates the loss itself and has no single update per minibatch to share; "
                 "use another optimizer, or ParameterAveragingTrainingMaster"
@@ -188,11 +203,29 @@ class Replica:
         if begin is not None:
             begin(epoch)
 
+    @property
+    def evaluates_loss(self) -> bool:
+        """Whether the optimizer evaluates the loss itself, as often as it likes (LBFGS)."""
+        return self.optimizer is not None and self._closure
+
     def advance(self) -> None:
         """Count a minibatch whose gradients were used, and step the schedule."""
         if self._schedule is not None:
             self._schedule.step()
         self.iteration += 1
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Return copies of the module's buffers, for `leave_out`."""
+        return {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+
+    def leave_out(self, buffers: Mapping[str, Tensor]) -> None:
+        """Count a minibatch that changes nothing: its schedule goes on, the module's buffers become `buffers` again."""
+        with torch.no_grad():
+            for name, before in buffers.items():
+                self.module.get_buffer(name).copy_(before)
+        # A learning-rate schedule looks here for whether the optimizer came first.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self.advance()
 
     def twin(self) -> Replica:
         """Return another copy for forward passes at the same time; it shares this one's parameters and never trains."""
@@ -266,9 +299,10 @@ class Replica:
         self._optimizer, self._schedule = optimizer, schedule
         return optimizer, schedule
 
-    def _gradients(self, batch: Tensors, source: Batch, check: bool = True) -> tuple[float, float]:
-        """Leave the minibatch's gradient on the parameters; return its loss and count."""
-        for parameter in self.flat.parameters:
+    def _gradients(self, batch: Tensors, source: Batch, check_gradient: bool) -> tuple[float, float]:
+        """Leave the minibatch's gradient, clipped, on the parameters; return its loss and count."""
+        parameters = self.flat.parameters
+        for parameter in parameters:
             parameter.grad = None
         slices = self._network.accumulate
         loss, count = self._backward(batch) if slices == 1 else self._accumulate(batch, slices)
@@ -277,9 +311,25 @@ class Replica:
         if self._regularization:
             loss += self.regularization()
             self._regularization.add_gradient_(self.flat.named())
-        if check and not math.isfinite(loss):
-            raise NonFiniteError(_explain(loss, self.iteration, source))
+        if not math.isfinite(loss):
+            raise NonFiniteError(*explain_loss(loss, self.iteration, source, self._named()))
+        norm = self._clipping.clip_(parameters)
+        if check_gradient:
+            self._check_gradient(loss, gradient_norm(parameters) if norm is None else norm)
         return loss, count
+
+    def check_parameters(self) -> None:
+        """Raise NonFiniteError unless the parameters are finite, for a check after a step."""
+        if not is_finite(self.flat.vector):
+            raise NonFiniteError(explain_parameters(self.iteration - 1, self._named()), "parameters")
+
+    def _named(self) -> dict[str, nn.Parameter]:
+        return dict(zip(self.flat.names, self.flat.parameters, strict=True))
+
+    def _check_gradient(self, loss: float, norm: Tensor) -> None:
+        if not math.isfinite(norm.item()):
+            gradients = {name: one.grad for name, one in self._named().items() if one.grad is not None}
+            raise NonFiniteError(explain_gradient(loss, self.iteration, gradients), "gradient")
 
     def _backward(self, batch: Tensors) -> tuple[float, float]:
         value, count = self._mean(batch)
@@ -340,24 +390,3 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
-
-
-def count_nonfinite(arrays: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many values are NaN or infinite in each array that has such."""
-    counts = {
-        name: int(array.size - np.isfinite(array).sum()) for name, array in arrays.items() if array.dtype.kind == "f"
-    }
-    return {name: count for name, count in counts.items() if count}
-
-
-def _explain(loss: float, iteration: int, batch: Batch) -> str:
-    """Say where a loss that is not finite comes from; looks at the data only now."""
-    bad = count_nonfinite(batch.columns())
-    start = f"the loss became {loss} in minibatch {iteration}"
-    if bad:
-        listed = ", ".join(f"{name} {count}" for name, count in bad.items())
-        return f"{start}: the data contains NaN or infinite values ({listed}); clean it before training"
-    return (
-        f"{start}: features and labels are finite, so the parameters or the network's arithmetic are at fault; "
-        "lower the learning rate, or clip gradients in the optimizer"
-    )

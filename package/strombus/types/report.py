@@ -27,7 +27,8 @@ class WorkerReport:
     where : str
         Host and process, ``"name:pid"``.
     figures : mapping of str to float
-        Of shared training: ``threshold``, ``sent_share`` (sent elements to all elements) and ``sent_bytes``.
+        Of shared training: ``threshold``, ``sent_share`` (sent elements to all elements) and ``sent_bytes``. Where
+        minibatches were left out, their number: ``skipped``.
     """
 
     worker: int

@@ -17,6 +17,7 @@ from strombus.networks import Network, Replica
 from strombus.stats import Recorder, where
 from strombus.types import DataSet, MultiDataSet, NetworkState, Partition, UpdaterState, WorkerReport
 from strombus.worker.bench import Feed, Workbench
+from strombus.worker.guarding import Guard, OnNonfinite, Place
 from strombus.worker.hooks import TrainingHook
 from strombus.worker.merging import Averaged, Contribution, Summary
 from strombus.worker.step import StepTotals, run_steps, seed_torch
@@ -53,6 +54,9 @@ class AveragingWork:
     updater : UpdaterState
         The optimizer's state when the fit began.
     weighting : {"examples", "uniform"}
+    on_nonfinite : {"raise", "skip", "rollback"}
+    left_out : frozenset of tuple
+        See `strombus.worker.guarding.Guard`.
     hooks : tuple of TrainingHook
     ranks : tuple of int
         For cells that an engine holds, the rank that trains each.
@@ -65,6 +69,8 @@ class AveragingWork:
     save_updater: bool
     updater: UpdaterState
     weighting: Literal["examples", "uniform"]
+    on_nonfinite: OnNonfinite = "raise"
+    left_out: frozenset[Place] = frozenset()
     hooks: tuple[TrainingHook, ...] = ()
     ranks: tuple[int, ...] = ()
     timed: bool = False
@@ -98,7 +104,8 @@ def _train(
             replica.begin_epoch(start.epoch)
         # A seed for each (epoch, round, rank): a round that runs again draws the same numbers.
         seed_torch(replica, work.feed.seed, start.epoch, number, rank)
-        totals = run_steps(replica, batches, hooks, recorder)
+        guard = Guard(replica, work.on_nonfinite, work.left_out)
+        totals = run_steps(replica, batches, hooks, recorder, guard, (start.epoch, rank, number))
         report = _report(replica, totals, rank, time.perf_counter() - started)
         contribution = _contribution(work, replica, totals, recorder, report, hooks, start.epoch)
         work.bench.holds(contribution.state)
@@ -127,8 +134,10 @@ def complete_state(work: AveragingWork, averaged: Averaged) -> NetworkState:
 
 
 def _report(replica: Replica, totals: StepTotals, rank: int, seconds: float) -> WorkerReport:
-    steps = totals.steps
-    return WorkerReport(rank, replica.iteration, totals.examples, steps, totals.last_loss, seconds, where())
+    figures = {"skipped": totals.skipped} if totals.skipped else {}
+    return WorkerReport(
+        rank, replica.iteration, totals.examples, totals.steps, totals.last_loss, seconds, where(), figures
+    )
 
 
 def _contribution(
@@ -156,9 +165,9 @@ def _contribution(
         hooks=((report.worker, tuple(hook.state() for hook in hooks)),) if hooks else (),
         reports=(report,),
     )
-    # Never zero: where everything is masked on every worker, the mean is still one of what they ended with.
-    weight = max(totals.count, 2.0**-100) if work.weighting == "examples" else 1.0
-    return Contribution(state, weight, summary, totals.steps, epoch, left_out=left_out)
+    weight = totals.count if work.weighting == "examples" else float(totals.taken > 0)
+    # Never zero: where everything is masked or left out on every worker, the mean is still one of what they ended with.
+    return Contribution(state, max(weight, 2.0**-100), summary, totals.taken, epoch, left_out=left_out)
 
 
 def _state_of(replica: Replica, work: AveragingWork) -> NetworkState:

@@ -37,6 +37,8 @@ class Summary:
         Rank, and what each hook's ``state()`` returned there.
     reports : tuple of WorkerReport
         What each worker did.
+    finite : bool
+        Whether the mean of their parameters is.
     """
 
     examples: int = 0
@@ -47,6 +49,7 @@ class Summary:
     timings: tuple[TrainingStats, ...] = ()
     hooks: tuple[tuple[int, tuple[Any, ...]], ...] = ()
     reports: tuple[WorkerReport, ...] = ()
+    finite: bool = True
 
     @property
     def score(self) -> float:
@@ -77,7 +80,7 @@ class Contribution:
     weight : float
         Examples (or terms of the loss) behind it; 1 for each worker when uniform.
     steps : int
-        Steps of the worker from whom step counts, hyper-parameters and schedule are taken.
+        Steps of the optimizer of the worker from whom step counts, hyper-parameters and schedule are taken.
     merged : bool
         Whether `state` holds sums.
     dtypes : mapping of str to dtype
@@ -141,7 +144,8 @@ def finish_round(total: Contribution | Pile) -> Averaged:
     recorder = Recorder(any(term.summary.timings for term in terms))
     with recorder.phase("aggregate"):
         whole = add_up(terms, divide=True)
-    summary = whole.summary
+    # What each worker brings is finite, and was checked there; a sum of it may overflow.
+    summary = replace(whole.summary, finite=bool(np.isfinite(whole.state.parameters).all()))
     if recorder.enabled:
         summary = replace(summary, timings=(*summary.timings, recorder.take()))
     return Averaged(whole.state, whole.epoch, summary, whole.left_out)

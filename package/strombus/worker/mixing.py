@@ -13,14 +13,16 @@ from strombus.executors.members import LEASE
 from strombus.transport.base import Message
 from strombus.worker.peers import Kind, Peers
 
-__all__ = ["Appliance", "Mixer", "Pace"]
+__all__ = ["LEFT_OUT", "Appliance", "Mixer", "Pace"]
 
 _FIRST_STEPS = 2
 """Steps of an epoch that are not measured."""
 _SLACK = 20
 """Times the longest step so far that another one may take."""
 
-_HEAD = struct.Struct("<d")  # what the minibatch's loss averaged over
+_HEAD = struct.Struct("<d")  # what the minibatch's loss averaged over, or:
+LEFT_OUT = -1.0
+"""Stands there for a minibatch that was left out: its empty update has no part in the weights of its step."""
 
 
 class Appliance(Protocol):
@@ -126,7 +128,7 @@ class Mixer:
         self._pace.start()
 
     def add(self, payload: bytes | bytearray, count: float) -> None:
-        """Send this member's next update and add what is due; `count` is what its loss averaged over."""
+        """Send this member's next update and add what is due; `count` is what its loss averaged over, or `LEFT_OUT`."""
         step, self._step = self._step, self._step + 1
         self._peers.go_on(f"it took step {step} of an epoch")
         if self._peers.others:
@@ -165,12 +167,13 @@ class Mixer:
     # -- at staleness 0
 
     def _join(self, step: int, own: float | None) -> None:
-        """Add everybody's update of one step in rank order; members that have ended count as zero."""
+        """Add everybody's update of one step in rank order; who has ended, or leaves it out, has no part in it."""
         self._peers.wait_for_word(f"step {step} of this epoch", self._active, self._limit)
         updates = {rank: self._update_of(rank) for rank in sorted(self._active)}
         counts = {rank: _HEAD.unpack_from(update.payload)[0] for rank, update in updates.items() if update is not None}
         if own is not None:
             counts[self._peers.rank] = own
+        counts = {rank: count for rank, count in counts.items() if count != LEFT_OUT}
         total = sum(counts[rank] for rank in sorted(counts))
         for rank in sorted(counts):
             # Where everything is masked on every member nothing is weighed: the optimizers' momenta count alike.
@@ -219,7 +222,7 @@ class Mixer:
         if update.step != self._seen[rank] or len(update.payload) < _HEAD.size:
             raise WireError(f"member {rank} sent step {update.step}, wanted {self._seen[rank]}")
         (weight,) = _HEAD.unpack_from(update.payload)
-        if not 0 <= weight < math.inf:
+        if not (0 <= weight < math.inf or weight == LEFT_OUT):
             raise WireError(f"member {rank} sent step {update.step} with a weight of {weight}")
         self._seen[rank] += 1
         self._pace.hear(rank, self._seen[rank])

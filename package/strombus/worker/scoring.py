@@ -11,7 +11,8 @@ from typing import Any
 
 from strombus.data import Source, epoch_order, read_batches, rebatch
 from strombus.evaluation import Metric
-from strombus.networks import Network, Replica, count_nonfinite
+from strombus.networks import Network, Replica
+from strombus.networks.finiteness import count_nonfinite
 from strombus.networks.flat import to_numpy
 from strombus.partitioning import batch_sizes
 from strombus.types import DataSet, MultiDataSet

@@ -7,23 +7,26 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from strombus.compression import Compressor, warm_up
+from strombus.compression import Compressor, Update, warm_up
 from strombus.data import open_cell
+from strombus.errors import NonFiniteError
 from strombus.evaluation import Evaluation
 from strombus.executors.base import Member
-from strombus.networks.flat import read_buffers, write_buffers_
+from strombus.networks import StepResult
 from strombus.networks.parcels import pack_state
 from strombus.partitioning import EqualRepartitioner
 from strombus.stats import Recorder, where
 from strombus.transport import Transport
 from strombus.types import Cursor, DataSet, Event, MultiDataSet, Partition
 from strombus.worker.evaluating import evaluate_batches
+from strombus.worker.guarding import Guard, Place
 from strombus.worker.hooks import call_hooks
 from strombus.worker.meeting import connected
-from strombus.worker.mixing import Mixer, Pace
+from strombus.worker.mixing import LEFT_OUT, Mixer, Pace
 from strombus.worker.peers import Peers
 from strombus.worker.saving import MemberRecord, Saver, read_records
 from strombus.worker.scoring import score_batches
@@ -60,6 +63,7 @@ class _Figures:
 
     examples: int = 0
     minibatches: int = 0
+    skipped: int = 0
     sent: int = 0
     elements: int = 0
     loss: float = float("nan")
@@ -69,7 +73,7 @@ class _Figures:
     def take(self) -> dict[str, Any]:
         """Return the figures and start new sums."""
         found = dict(vars(self))
-        self.examples = self.minibatches = self.sent = self.elements = 0
+        self.examples = self.minibatches = self.skipped = self.sent = self.elements = 0
         return found
 
 
@@ -108,7 +112,8 @@ class _Training:
         self.words: dict[int, dict[str, Any]] = {}
         self.validates = work.validates_first
         self.told_to_stop = False
-        self.skips_nonfinite = options.compression.on_nonfinite == "skip"
+        self.guard = Guard(self.replica, options.on_nonfinite, work.left_out)
+        self.skipped = 0
 
     def warm_up(self) -> None:
         """Make the optimizer, and compile what the steps need."""
@@ -144,13 +149,14 @@ class _Training:
         self.replica.begin_epoch(epoch)
         sizes = [feed.sizes(part.rows) for part in ranges]
         steps, taken, ends = max(map(len, sizes)), self._begun(epoch), False
-        before = rows = self._rows_before(epoch)
+        rows, seen = self._rows_before(epoch), 0
         with closing(self._batches(epoch, ranges[rank])) as batches:
             while not ends:
                 first, taken = taken, taken + self.saver.stretch(steps - taken)
                 self.mixer.start([mine[first:taken] for mine in sizes])
-                trained, mine_whole = self._stretch(epoch, islice(batches, taken - first))
-                rows, ends = rows + trained, taken >= steps
+                here = epoch, rank, feed.done(epoch) - self._begun(epoch) + first
+                trained, read, mine_whole = self._stretch(here, islice(batches, taken - first))
+                rows, seen, ends = rows + trained, seen + read, taken >= steps
                 with self.recorder.phase("epoch_end" if ends else "meet"):
                     met = time.monotonic()
                     note = self.settler.note(mine_whole, *self.saver.plan(taken - first, epoch, ends))
@@ -158,9 +164,10 @@ class _Training:
                     ends |= not agreed.whole
                     if ends:
                         self.settler.settle(agreed, rows)
+                        self.guard.check_parameters((*here, 0))
                 if not ends:
                     if agreed.saves:
-                        self._save(epoch, ranges[rank], agreed.iteration, taken, rows, rows - before)
+                        self._save(epoch, ranges[rank], agreed.iteration, taken, rows, seen)
                     self.saver.go_on(agreed.stretch, met, agreed.saves)
         figures = self._validate() if agreed.whole and self.validates else {}
         self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started, "whole": agreed.whole})
@@ -187,23 +194,28 @@ class _Training:
         """Return the steps of an epoch of cells that were taken before; of other rows those were cut out."""
         return self.work.feed.done(epoch) if self.work.cells else 0
 
-    def _stretch(self, epoch: int, batches: Iterator[DataSet | MultiDataSet]) -> tuple[int, bool]:
-        """Take the steps until the members meet; return the rows, and whether it was not told to stop before."""
-        rows = 0
-        for batch in batches:
+    def _stretch(self, place: tuple[int, int, int], batches: Iterator[DataSet | MultiDataSet]) -> tuple[int, int, bool]:
+        """Take the steps until the members meet, the first of which is at `place` (epoch, rank and step).
+
+        Return the rows that were trained, those that were read, and whether it was not told to stop before.
+        """
+        epoch, rank, first = place
+        rows = seen = 0
+        for step, batch in enumerate(batches, first):
             self._hear()
             if self.told_to_stop:
-                return rows, False
-            self._step(epoch, batch)
-            rows += batch.examples
-        return rows, True
+                return rows, seen, False
+            rows += batch.examples if self._step((epoch, rank, step, 0), batch) else 0
+            seen += batch.examples
+        return rows, seen, True
 
     def _save(
         self, epoch: int, part: Partition | None, step: int, taken: int = 0, rows: int = 0, examples: int = 0
     ) -> None:
         """Write what this member goes on from, within `epoch` or (part None) at its start.
 
-        `taken` are the epoch's steps, `rows` those that this member has trained of it, `examples` in this fit.
+        `taken` are the epoch's steps, `rows` those that this member has trained of it, `examples` what it has read in
+        this fit.
         """
         feed, cursor, steps = self.work.feed, Cursor(epoch), 0
         if part is not None:
@@ -213,7 +225,7 @@ class _Training:
             steps = len(feed.sizes(part.rows)[begun:taken])
         with self.recorder.phase("checkpoint"):
             record = MemberRecord.of(self.replica, self.compressor, self.settler.rows, rows)
-            figures = {"step": step, "examples": examples, "minibatches": steps}
+            figures = {"step": step, "examples": examples, "minibatches": steps, "skipped": self.skipped}
             self.saver.save(self.work.network, self.replica, record, cursor, **figures)
 
     def _batches(self, epoch: int, part: Partition) -> Generator[DataSet | MultiDataSet]:
@@ -233,29 +245,50 @@ class _Training:
                     return
                 yield batch
 
-    def _step(self, epoch: int, batch: DataSet | MultiDataSet) -> None:
+    def _step(self, place: Place, batch: DataSet | MultiDataSet) -> bool:
+        """Take a step; say whether its minibatch was trained, and not left out."""
+        if self.guard.leaves_out(place):
+            return self._exchange(place, batch, None)
         call_hooks(self.hooks, "pre_update", batch, self.replica, self.recorder)
-        buffers = read_buffers(self.replica.module) if self.skips_nonfinite else {}
-        skipped = self.compressor.skipped
         with self.recorder.phase("fit", examples=batch.examples) as known:
-            result = self.replica.gradients(batch, check=not self.skips_nonfinite)
-            known["loss"] = result.loss
+            result = self.guard.attempt(place, partial(self.replica.gradients, batch))
+            if result is not None:
+                known["loss"] = result.loss
+        trained = self._exchange(place, batch, result)
+        call_hooks(self.hooks, "post_update", batch, self.replica, self.recorder)
+        return trained
+
+    def _exchange(self, place: Place, batch: DataSet | MultiDataSet, result: StepResult | None) -> bool:
+        """Send what the gradients come to, and add what is due; None for a minibatch that is left out."""
         with self.recorder.phase("encode") as known:
-            update = self.compressor.step_(self.replica.optimizer)
+            update = self._update(place) if result is not None else self.compressor.skip_()
             known |= {"tau": update.threshold, "share": update.count / len(self.replica.flat.vector)}
             known["bytes"] = update.nbytes * len(self.peers.others)
-        if buffers and self.compressor.skipped > skipped:  # what spoilt the update has spoilt running means too
-            write_buffers_(self.replica.module, buffers)
-        self.replica.advance()
         with self.recorder.phase("exchange"):
-            self.mixer.add(update.payload, result.count)
-        call_hooks(self.hooks, "post_update", batch, self.replica, self.recorder)
+            self.mixer.add(update.payload, LEFT_OUT if result is None else result.count)
         figures = self.figures
-        figures.examples += result.examples
+        figures.examples += batch.examples
         figures.minibatches += 1
         figures.sent += update.nbytes
         figures.elements += update.count
-        figures.loss, figures.count, figures.threshold = result.loss, result.count, update.threshold
+        if result is None:
+            figures.skipped += 1
+            self.skipped += 1
+        else:
+            figures.loss, figures.count, figures.threshold = result.loss, result.count, update.threshold
+        self._report(place[0])
+        return result is not None
+
+    def _update(self, place: Place) -> Update:
+        try:
+            update = self.compressor.step_(self.replica.optimizer)
+        except NonFiniteError as error:
+            raise error.at(place) from error
+        self.replica.advance()
+        return update
+
+    def _report(self, epoch: int) -> None:
+        """Say what is due about the step that was taken, and pause where that is asked for."""
         if self.options.debug:
             values = {"epoch": epoch, "iteration": self.replica.iteration, **self.compressor.statistics()}
             self.member.report(Event("encoding", self.member.rank, time.time(), values=values))
@@ -274,7 +307,6 @@ class _Training:
             "epoch": epoch,
             "iteration": self.replica.iteration,
             "length": len(self.replica.flat.vector),
-            "skipped": self.compressor.skipped,
             **self.figures.take(),
             **more,
         }

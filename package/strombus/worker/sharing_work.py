@@ -13,6 +13,7 @@ from strombus.transport import Keys, Transport, TransportOptions
 from strombus.types import NetworkState, Partition
 from strombus.worker.bench import Feed
 from strombus.worker.carrying import Carried
+from strombus.worker.guarding import OnNonfinite, Place
 from strombus.worker.hooks import TrainingHook
 from strombus.worker.scoring import ScoringWork
 
@@ -33,6 +34,8 @@ class SharingOptions:
         Seconds to sleep in each step, for trials with stragglers.
     debug : bool
         Whether each step's compression is reported.
+    on_nonfinite : {"raise", "skip", "rollback"}
+        See `strombus.worker.guarding.Guard`.
     """
 
     combine: Literal["mean", "sum"]
@@ -44,6 +47,7 @@ class SharingOptions:
     step_patience: float | None = None
     pause: float = 0.0
     debug: bool = False
+    on_nonfinite: OnNonfinite = "raise"
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class SharingWork:
         When and where the members write checkpoints.
     resumed : Checkpoint or None
         What each member goes on from: its own state in it.
+    left_out : frozenset of tuple
+        The places of minibatches that no member trains.
     """
 
     network: Network
@@ -88,6 +94,7 @@ class SharingWork:
     carried: Carried | None = None
     saving: Saving | None = None
     resumed: Checkpoint | None = None
+    left_out: frozenset[Place] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,20 +12,31 @@ import torch
 from strombus.networks import Replica
 from strombus.stats import Recorder
 from strombus.types import DataSet, MultiDataSet
+from strombus.worker.guarding import Guard
 from strombus.worker.hooks import TrainingHook, call_hooks
 
 __all__ = ["StepTotals", "run_steps", "seed_torch"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepTotals:
-    """What a run of minibatches amounts to; `count` is what the losses averaged over."""
+    """What a run of minibatches amounts to.
 
-    steps: int
-    examples: int
-    count: float
-    last_loss: float
-    last_count: float
+    `steps` and `examples` count all of them, `skipped` those that were left out. `count` is what the losses of the
+    others averaged over, `last_loss` and `last_count` are the last one's of these.
+    """
+
+    steps: int = 0
+    examples: int = 0
+    skipped: int = 0
+    count: float = 0.0
+    last_loss: float = 0.0
+    last_count: float = 0.0
+
+    @property
+    def taken(self) -> int:
+        """Steps that the optimizer has taken."""
+        return self.steps - self.skipped
 
 
 def run_steps(
@@ -32,26 +44,37 @@ def run_steps(
     batches: Iterable[DataSet | MultiDataSet],
     hooks: Sequence[TrainingHook],
     recorder: Recorder,
+    guard: Guard,
+    place: tuple[int, int, int],
 ) -> StepTotals:
-    """Fit each minibatch in turn."""
-    steps = examples = 0
-    count = last_loss = last_count = 0.0
+    """Fit each minibatch in turn; `place` is the epoch, the worker and the round."""
+    totals = StepTotals()
     waiting = iter(batches)
     while True:
         with recorder.phase("data_wait"):
             batch = next(waiting, None)
         if batch is None:
             break
+        here = (*place, totals.steps)
+        totals.steps += 1
+        totals.examples += batch.examples
+        if guard.leaves_out(here):
+            totals.skipped += 1
+            continue
         call_hooks(hooks, "pre_update", batch, replica, recorder)
         with recorder.phase("fit", examples=batch.examples) as figures:
-            result = replica.fit(batch)
-            figures["loss"] = result.loss
+            result = guard.attempt(here, partial(replica.fit, batch))
+            if result is not None:
+                figures["loss"] = result.loss
         call_hooks(hooks, "post_update", batch, replica, recorder)
-        steps += 1
-        examples += result.examples
-        count += result.count
-        last_loss, last_count = result.loss, result.count
-    return StepTotals(steps, examples, count, last_loss, last_count)
+        if result is None:
+            totals.skipped += 1
+        else:
+            totals.count += result.count
+            totals.last_loss, totals.last_count = result.loss, result.count
+    if totals.taken:
+        guard.check_parameters((*place, totals.steps - 1))
+    return totals
 
 
 def seed_torch(replica: Replica, *numbers: int) -> None:

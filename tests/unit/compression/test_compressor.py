@@ -252,23 +252,25 @@ def test_one_threshold_for_each_tensor():
 @pytest.mark.parametrize("encoder", [ThresholdEncoder(), DenseEncoder()])
 @pytest.mark.parametrize("algorithm", ["fixed", "adaptive"])
 def test_updates_that_are_not_finite(bad, encoder, algorithm):
-    options = {"encoder": encoder, "threshold_algorithm": ALGORITHMS[algorithm]}
-    compressor, parameters, _ = make(**options)
+    compressor, parameters, _ = make(encoder=encoder, threshold_algorithm=ALGORITHMS[algorithm])
     give_gradients(parameters, 0)
     parameters[2].grad[7, 1] = bad
-    with pytest.raises(NonFiniteError, match="on_nonfinite"):
+    with pytest.raises(NonFiniteError, match="on_nonfinite") as caught:
         compressor.step_(OPTIMIZERS["sgd"](parameters))
-    compressor, parameters, vector = make(on_nonfinite="skip", **options)
-    optimizer = OPTIMIZERS["momentum"](parameters)
-    before = vector.clone()
+    assert caught.value.what == "update"
+
+
+def test_a_step_that_is_left_out_sends_nothing_and_keeps_the_residual():
+    compressor, parameters, vector = make(threshold_algorithm=fixed())
     give_gradients(parameters, 0)
-    parameters[2].grad[7, 1] = bad
-    update = compressor.step_(optimizer)
+    compressor.step_(OPTIMIZERS["sgd"](parameters))
+    before, kept = vector.clone(), compressor.residual.clone()
+    update = compressor.skip_()
     compressor.apply_own_(1.0)
+    compressor.apply_(update.payload, 1.0)
     assert (update.count, compressor.state().skipped) == (0, 1)
     assert torch.equal(vector, before)
-    assert not compressor.residual.any()
-    assert not optimizer.state
+    assert torch.equal(compressor.residual, kept)
 
 
 def test_a_damaged_payload_changes_nothing():

@@ -51,6 +51,8 @@ def test_every_option_survives_json_and_yaml():
         aggregation_depth=3,
         save_updater=False,
         weighting="uniform",
+        on_nonfinite="rollback",
+        max_rollbacks=4,
     )
     defaults = Master()
     changed = [name for name in Master.model_fields if getattr(master, name) != getattr(defaults, name)]

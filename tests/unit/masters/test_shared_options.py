@@ -45,6 +45,7 @@ EVERYTHING = {
     "max_staleness": None,
     "workers_per_node": 2,
     "on_nonfinite": "skip",
+    "max_rollbacks": 4,
     "transport": "memory",
     "transport_options": sb.TransportOptions(host="10.0.0.1", ports=(5000, 5009), queue=3),
     "debug_longer_iterations": 4,

@@ -368,8 +368,73 @@ def test_a_loss_that_is_not_finite_says_where_to_look_and_changes_nothing() -> N
         replica.fit(DataSet(spoiled, batch.labels))
     np.testing.assert_array_equal(replica.state().parameters, network.state().parameters)
     replica.flat.vector.fill_(float("inf"))
-    with pytest.raises(NonFiniteError, match="lower the learning rate"):
+    parameters = r"the parameters were NaN or infinite before it \(0\.weight 91, 0\.bias 13, .*lower the learning rate"
+    with pytest.raises(NonFiniteError, match=parameters) as caught:
         replica.fit(batch)
+    assert caught.value.what == "parameters"
+
+
+def test_a_gradient_that_is_not_finite_is_named_where_it_is_looked_at_and_changes_nothing() -> None:
+    network = MultiLayerNetwork(mlp, nn.CrossEntropyLoss(), OPTIMIZERS["adam"], device="cpu")
+    replica, (first, second, *_) = network.replica(), batches()
+    replica.fit(first, check_gradient=True)
+    before, buffers = replica.state(), replica.buffers()
+    for factor, message in (
+        (float("nan"), r"NaN or infinite in minibatch 1 \(3\.bias 4\)"),
+        (1e200, "squares overflow"),
+    ):
+        handle = replica.module[3].bias.register_hook(lambda gradient, factor=factor: gradient * factor)
+        with pytest.raises(NonFiniteError, match=message) as caught:
+            replica.fit(second, check_gradient=True)
+        assert caught.value.what == "gradient"
+        handle.remove()
+    replica.leave_out(buffers)
+    after = replica.state()
+    np.testing.assert_array_equal(after.parameters, before.parameters)
+    for found, wanted in ((after.buffers, before.buffers), (after.updater.tensors, before.updater.tensors)):
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+    assert (before.iteration, after.iteration) == (1, 2)
+
+
+def clip_norm(module: nn.Module) -> None:
+    nn.utils.clip_grad_norm_(module.parameters(), 0.05)
+
+
+def clip_value(module: nn.Module) -> None:
+    nn.utils.clip_grad_value_(module.parameters(), 0.01)
+
+
+CLIPPING = {"norm": ({"clip_grad_norm": 0.05}, clip_norm), "value": ({"clip_grad_value": 0.01}, clip_value)}
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize("slices", [1, 3])
+@pytest.mark.parametrize("kind", CLIPPING)
+def test_clipped_gradients_are_those_of_the_plain_loop(kind: str, slices: int, autocast: torch.dtype | None) -> None:
+    """Clipped once for each step, regularisation included, whatever its slices: bit for bit without slices."""
+    options, clip = CLIPPING[kind]
+    module = plain_mlp if autocast is None else lambda: plain_mlp().float()
+    options = {**options, "accumulate": slices, "autocast": autocast, "l2": 0.1, "device": "cpu"}
+    replica, plain = MultiLayerNetwork(module, nn.CrossEntropyLoss(), OPTIMIZERS["adam"], **options).replica(), module()
+    stepper, changed = OPTIMIZERS["adam"](plain.parameters()), 0
+    for batch in batches(12):
+        stepper.zero_grad()
+        features = torch.from_numpy(batch.features).to(next(plain.parameters()).dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast is not None):
+            loss = F.cross_entropy(plain(features), torch.from_numpy(batch.labels))
+        loss.backward()
+        for weight in (plain[0].weight, plain[2].weight):
+            weight.grad.add_(weight.detach(), alpha=0.1)
+        before = [parameter.grad.clone() for parameter in plain.parameters()]
+        clip(plain)
+        changed += any(not torch.equal(a, p.grad) for a, p in zip(before, plain.parameters(), strict=True))
+        stepper.step()
+        replica.fit(batch)
+    assert changed == 12
+    tolerance = 0 if slices == 1 else 1e-12 if autocast is None else 2e-3
+    for mine, its in zip(replica.module.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=0, atol=tolerance)
 
 
 def test_data_that_does_not_fit_is_named_with_its_shapes() -> None:

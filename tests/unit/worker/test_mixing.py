@@ -10,7 +10,7 @@ from strombus.errors import WireError
 from strombus.testing.transport_suite import gang
 from strombus.transport import TransportOptions
 from strombus.transport.memory import MemoryTransport
-from strombus.worker.mixing import Mixer, Pace
+from strombus.worker.mixing import LEFT_OUT, Mixer, Pace
 from strombus.worker.peers import Peers
 
 
@@ -36,7 +36,7 @@ def mixer_of(end, staleness):
 
 
 @pytest.mark.parametrize("staleness", [0, 1])
-@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -2.0])
 def test_a_weight_that_is_none_is_refused_before_anything_is_added(staleness, weight):
     with gang(MemoryTransport, 2, TransportOptions()) as ends:
         (honest, target), (other, _) = mixer_of(ends[0], staleness), mixer_of(ends[1], 1)
@@ -52,3 +52,13 @@ def test_updates_of_a_step_weigh_as_their_examples():
         second.add(b"100", 1.0)
         first.add(b"1", 3.0)
         assert target.total == pytest.approx(0.75 + 25.0)
+
+
+@pytest.mark.parametrize(("count", "total"), [(3.0, 1.0), (0.0, 1.0), (LEFT_OUT, 0.0)])
+def test_what_is_left_out_weighs_nothing_in_its_step(count, total):
+    """Not even where everything of the other one is masked; where both leave it out nothing is added."""
+    with gang(MemoryTransport, 2, TransportOptions()) as ends:
+        (first, target), (second, _) = mixer_of(ends[0], 0), mixer_of(ends[1], 1)
+        second.add(b"100", LEFT_OUT)
+        first.add(b"1", count)
+        assert target.total == total
