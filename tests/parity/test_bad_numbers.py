@@ -29,8 +29,9 @@ class Touchy(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(3)
-        self.layers = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double()
-        self.scale = nn.Parameter(torch.ones(3, dtype=torch.float64))
+        self.layers = nn.Sequential(nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
+        self.scale = nn.Parameter(torch.ones(3))
+        self.double()
 
     def forward(self, features):
         return self.layers(features) + (self.scale * features[:, 5:]).abs().sqrt()
@@ -136,7 +137,7 @@ def test_a_round_without_one_worker_is_the_others(local_executors, weighting):
     network = make_network("adam")
     master = master_of("averaging", workers=2, batch_size_per_worker=5, weighting=weighting)
     assert fit(local_executors[1], network, master, (features, labels)).skipped == {1: 2}
-    np.testing.assert_array_equal(network.state().parameters, expected)
+    np.testing.assert_allclose(network.state().parameters, expected, rtol=1e-15, atol=0)
     assert float(network.updater.tensors["0.step"]) == 2
 
 
@@ -172,7 +173,7 @@ def test_a_round_that_nobody_trains_changes_nothing(local_executors):
 @pytest.mark.parametrize("name", ["averaging", "sharing"])
 def test_an_epoch_in_which_nothing_is_left_is_an_error(local_executors, name):
     features, labels = make_data(20)
-    with pytest.raises(NonFiniteError, match="all 5 minibatches of epoch 1 were left out"):
+    with pytest.raises((NonFiniteError, TaskError), match="all 5 minibatches of epoch 1 were left out"):
         fit(local_executors[1], make_network(), master_of(name), (features * np.inf, labels))
 
 
@@ -196,7 +197,9 @@ def test_an_update_that_overflows_can_be_gone_back_from_alone(local_executors, t
         torch.manual_seed(0)
         return sb.MultiLayerNetwork(nn.Linear(6, 3), nn.L1Loss(), functools.partial(torch.optim.SGD, lr=1e22))
 
-    with pytest.raises(TaskError, match=r"worker 0, epoch 1: the (update|parameters) became"):
+    with pytest.raises(
+        TaskError, match=r"worker 0, epoch 1: the (update became|loss became inf in minibatch 1: the parameters)"
+    ):
         fit(local_executors[1], make(), master_of(name), (features, targets))
     network = make()
     result = fit(local_executors[1], network, master_of(name, "rollback"), (features, targets), path=tmp_path)

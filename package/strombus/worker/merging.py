@@ -215,6 +215,7 @@ def add_up(terms: Sequence[Contribution], divide: bool = False) -> Contribution:
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is found in the mean
 def _weighted(arrays: Sequence[Array], factors: Sequence[float | None], divisor: float | None, into: Array) -> Array:
     """Write ``sum(array * factor)``, divided where there is a divisor, into `into`; factor None leaves as it is."""
     flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]

@@ -164,7 +164,7 @@ class _Training:
                     ends |= not agreed.whole
                     if ends:
                         self.settler.settle(agreed, rows)
-                        self.guard.check_parameters((*here, 0))
+                    self.guard.check_parameters((*here, 0))
                 if not ends:
                     if agreed.saves:
                         self._save(epoch, ranges[rank], agreed.iteration, taken, rows, seen)
@@ -252,8 +252,7 @@ class _Training:
         call_hooks(self.hooks, "pre_update", batch, self.replica, self.recorder)
         with self.recorder.phase("fit", examples=batch.examples) as known:
             result = self.guard.attempt(place, partial(self.replica.gradients, batch))
-            if result is not None:
-                known["loss"] = result.loss
+            known.update({"skipped": 1} if result is None else {"loss": result.loss})
         trained = self._exchange(place, batch, result)
         call_hooks(self.hooks, "post_update", batch, self.replica, self.recorder)
         return trained

@@ -64,8 +64,7 @@ def run_steps(
         call_hooks(hooks, "pre_update", batch, replica, recorder)
         with recorder.phase("fit", examples=batch.examples) as figures:
             result = guard.attempt(here, partial(replica.fit, batch))
-            if result is not None:
-                figures["loss"] = result.loss
+            figures.update({"skipped": 1} if result is None else {"loss": result.loss})
         call_hooks(hooks, "post_update", batch, replica, recorder)
         if result is None:
             totals.skipped += 1
