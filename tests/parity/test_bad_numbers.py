@@ -129,6 +129,25 @@ def test_one_workers_minibatch_on_every_backend(backend, tmp_path, name):
     assert "worker 1, epoch 1" in result.failures[0]
 
 
+@pytest.mark.dask
+@pytest.mark.parametrize("name", ["averaging", "sharing"])
+def test_from_an_engines_memory_the_same_is_left_out_by_either_policy(dask_client, tmp_path, name):
+    import dask.bag
+
+    features, labels = make_data(60)
+    features[[7, 33, 50]] = np.nan
+    objects = [sb.DataSet(features[start : start + 10], labels[start : start + 10]) for start in range(0, 60, 10)]
+    found = []
+    for policy in ("skip", "rollback"):
+        master = master_of(name, policy, workers=2, rdd_training_approach="Direct", shuffle=True)
+        network, bag = make_network("adam"), dask.bag.from_sequence(objects, npartitions=3)
+        result = fit(dask_client, network, master, bag, 2, None if policy == "skip" else tmp_path)
+        assert sum(result.skipped.values()) == 6
+        found.append((network.state().parameters, result.skipped))
+    np.testing.assert_array_equal(found[1][0], found[0][0])
+    assert (found[1][1], len(result.failures)) == (found[0][1], 6)
+
+
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
 def test_a_round_without_one_worker_is_the_others(local_executors, weighting):
     features, labels = make_data(20)

@@ -25,7 +25,7 @@ def count_nonfinite(arrays: Mapping[str, Any]) -> dict[str, int]:
 
 def is_finite(values: Tensor) -> bool:
     """Say whether all values are finite; one pass over memory, as a rule."""
-    # A finite sum has finite terms only; one that is not may have overflown.
+    # A finite sum has finite terms only; one that is not may have overflowed.
     return math.isfinite(values.detach().sum().item()) or bool(torch.isfinite(values).all())
 
 
