@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -312,7 +312,7 @@ class Replica:
             loss += self.regularization()
             self._regularization.add_gradient_(self.flat.named())
         if not math.isfinite(loss):
-            raise NonFiniteError(*explain_loss(loss, self.iteration, source, self._named()))
+            raise NonFiniteError(*explain_loss(loss, self.iteration, source, self.flat.named()))
         norm = self._clipping.clip_(parameters)
         if check_gradient:
             self._check_gradient(loss, gradient_norm(parameters) if norm is None else norm)
@@ -321,14 +321,11 @@ class Replica:
     def check_parameters(self) -> None:
         """Raise NonFiniteError unless the parameters are finite, for a check after a step."""
         if not is_finite(self.flat.vector):
-            raise NonFiniteError(explain_parameters(self.iteration - 1, self._named()), "parameters")
-
-    def _named(self) -> dict[str, nn.Parameter]:
-        return dict(zip(self.flat.names, self.flat.parameters, strict=True))
+            raise NonFiniteError(explain_parameters(self.iteration - 1, self.flat.named()), "parameters")
 
     def _check_gradient(self, loss: float, norm: Tensor) -> None:
         if not math.isfinite(norm.item()):
-            gradients = {name: one.grad for name, one in self._named().items() if one.grad is not None}
+            gradients = {name: one.grad for name, one in self.flat.named().items() if one.grad is not None}
             raise NonFiniteError(explain_gradient(loss, self.iteration, gradients), "gradient")
 
     def _backward(self, batch: Tensors) -> tuple[float, float]:
