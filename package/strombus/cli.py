@@ -118,6 +118,7 @@ def train(config: str, backend: str | None, epochs: int | None) -> None:
     network = job.make_network()
     metrics = None if test is None else job.make_metrics(network)
     with Trainer(network, job.make_master(), backend=backend or job.backend) as trainer:
+        network.normalizer = job.make_normalizer(data, trainer.executor)
         result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation)
         click.echo(f"trained on {result.examples:,} examples in {result.seconds:.1f} s, score {result.score:.4f}")
         if job.output:

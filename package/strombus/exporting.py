@@ -34,7 +34,7 @@ from strombus.data.writer import ExportSettings, Written, export_partition, mani
 from strombus.errors import ConfigurationError, DataError, ExecutorError, UnfinishedExportError
 from strombus.executors.base import Executor
 
-__all__ = ["check_shared", "export", "readable_source", "resumable_export", "temporary_export", "validate"]
+__all__ = ["check_shared", "export", "readable_source", "resolved", "resumable_export", "temporary_export", "validate"]
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _written(
             return [
                 write_parts(objects, settings.uri, settings.export, batch_size=settings.batch_size, on_rows=bar.update)
             ]
-    with _resolved(backend if executor is None else executor, source.engine) as runner:
+    with resolved(backend if executor is None else executor, source.engine) as runner:
         return _parallel(source, settings, runner, progress)
 
 
@@ -144,7 +144,7 @@ def _parallel(source: NativeCollection, settings: ExportSettings, runner: Execut
 
 
 @contextmanager
-def _resolved(backend: Any, engine: str | None = None) -> Iterator[Executor]:
+def resolved(backend: Any, engine: str | None = None) -> Iterator[Executor]:
     """Open an executor; close it unless it was the caller's."""
     if isinstance(backend, Executor):
         yield backend
@@ -306,7 +306,7 @@ def validate(
     -------
     ValidationReport
     """
-    with _resolved(backend) as runner:
+    with resolved(backend) as runner:
 
         def run(expected: Expected, parts: Sequence[Any]) -> Iterator[Any]:
             shared = runner.share(expected)

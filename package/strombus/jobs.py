@@ -28,6 +28,8 @@ from strombus.masters import masters
 from strombus.masters.base import TrainingMaster
 from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
 from strombus.networks.losses import Loss
+from strombus.normalizers import Normalizer
+from strombus.normalizing import load_normalizer
 
 __all__ = ["DataOptions", "ImportedOptions", "Job", "NetworkOptions", "import_object", "read_job"]
 
@@ -60,6 +62,9 @@ class NetworkOptions(_Options):
     schedule : mapping, optional
         The same for a learning-rate schedule.
     kind : {"MultiLayerNetwork", "ComputationGraph"}
+    normalizer : mapping, optional
+        ``type`` is its name (``standardize``), all else its options; it is fitted to ``data.train``. ``file`` alone is
+        the path of one to load.
     l1, l2, device, autocast, accumulate, clip_grad_norm, clip_grad_value, loss_weights
         See `strombus.networks.Network` and `ComputationGraph`.
     """
@@ -77,6 +82,7 @@ class NetworkOptions(_Options):
     clip_grad_norm: float | None = None
     clip_grad_value: float | None = None
     loss_weights: list[float] | None = None
+    normalizer: dict[str, Any] | None = None
 
 
 class ImportedOptions(_Options):
@@ -161,6 +167,15 @@ class Job(_Options):
             schedule=_factory(options.schedule, "network.schedule") if options.schedule else None,
             **arguments,
         )
+
+    def make_normalizer(self, data: Any, backend: Any) -> Normalizer | None:
+        """Fit the normalizer to `data`, or load it; None without one."""
+        if self.network.normalizer is None:
+            return None
+        options = dict(self.network.normalizer)
+        if set(options) == {"file"}:
+            return load_normalizer(str(options["file"]))
+        return Normalizer.from_dict({"type": options.pop("type", None), "options": options}).fit(data, backend=backend)
 
     def make_master(self) -> TrainingMaster:
         """Build the training master."""

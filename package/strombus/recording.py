@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import logging
 import platform
 import warnings
@@ -130,7 +132,16 @@ def _network(network: Network) -> dict[str, Any]:
         "optimizer": _callable(network.optimizer),
         "schedule": _callable(network.schedule),
         **{name: getattr(network, name) for name in _NETWORK_OPTIONS},
+        "normalizer": _normalizer(network),
     }
+
+
+def _normalizer(network: Network) -> Any:
+    """Return the normalizer with a digest in place of what it was fitted to, which may be long."""
+    if network.normalizer is None:
+        return None
+    record = network.normalizer.to_dict()
+    return {**record, "fitted": hashlib.sha256(json.dumps(record["fitted"]).encode()).hexdigest()[:16]}
 
 
 def _master(master: TrainingMaster) -> dict[str, Any]:

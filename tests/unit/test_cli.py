@@ -159,6 +159,22 @@ def test_a_job_trains_tests_and_saves_a_network_whose_module_lies_beside_it(job,
     assert loaded.epoch == 8
 
 
+def test_a_job_fits_a_normalizer_that_its_network_keeps(job):
+    module = f"network_{job.parent.name.replace('-', '_')}"
+    change(job, f"  transform: {module}:scale\n", "")
+    change(job, "network:\n", "network:\n  normalizer: {type: min_max, min_range: -0.9, max_range: 0.9}\n")
+    result = run("train", job)
+    assert result.exit_code == 0, result.output
+    assert run("evaluate", job).stdout.strip() in result.stdout
+    loaded = sb.MultiLayerNetwork(sys.modules[module].make).load(job.parent / "network.safetensors")
+    train = write_data(job.parent / "again.zarr", 320)[0]
+    assert loaded.normalizer == sb.data.NormalizerMinMaxScaler(-0.9, 0.9).fit(train)
+    sb.data.save_normalizer(loaded.normalizer, job.parent / "kept.json")
+    change(job, "{type: min_max, min_range: -0.9, max_range: 0.9}", f"{{file: {job.parent}/kept.json}}")
+    again = run("train", job)
+    assert again.stdout.partition(" s, ")[2] == result.stdout.partition(" s, ")[2] != ""
+
+
 def test_a_trained_network_is_evaluated_again_and_drawn(job):
     trained = run("train", job)
     assert trained.exit_code == 0, trained.output

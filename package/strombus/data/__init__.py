@@ -15,6 +15,12 @@ from strombus.data.source import ArraySource, Source
 from strombus.data.sources import LocalStream, open_source
 from strombus.data.validation import ValidationReport
 from strombus.data.zarr_source import ZarrSource, open_dataset
+from strombus.normalizers import (
+    ImagePreProcessingScaler,
+    Normalizer,
+    NormalizerMinMaxScaler,
+    NormalizerStandardize,
+)
 from strombus.types import DataSet, MultiDataSet
 
 __all__ = [
@@ -22,10 +28,14 @@ __all__ = [
     "BatchReader",
     "Column",
     "DataSet",
+    "ImagePreProcessingScaler",
     "LocalStream",
     "Manifest",
     "MultiDataSet",
     "NativeCollection",
+    "Normalizer",
+    "NormalizerMinMaxScaler",
+    "NormalizerStandardize",
     "Part",
     "Piece",
     "PieceWriter",
@@ -41,20 +51,29 @@ __all__ = [
     "epoch_order",
     "export",
     "load_cell",
+    "load_normalizer",
     "open_cell",
     "open_dataset",
     "open_source",
     "read_batches",
     "read_manifest",
     "rebatch",
+    "save_normalizer",
     "stretches",
     "validate",
     "window_rows",
 ]
 
+_ABOVE = {
+    "export": "strombus.exporting",
+    "validate": "strombus.exporting",
+    "load_normalizer": "strombus.normalizing",
+    "save_normalizer": "strombus.normalizing",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # These two run jobs on an executor, so they live above this package.
-    if name in {"export", "validate"}:
-        return getattr(import_module("strombus.exporting"), name)
+    # These run jobs on an executor, or go with one that does, so they live above this package.
+    if name in _ABOVE:
+        return getattr(import_module(_ABOVE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from strombus.errors import ConfigurationError
+from strombus.normalizers import Normalizer
 
 __all__ = [
     "at_least_one",
@@ -25,6 +26,7 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "non_negative",
+    "normalizer",
     "one_at_most",
     "optimizer_factory",
     "penalty",
@@ -117,6 +119,17 @@ def make_schedule(factory: Callable[[Optimizer], Any], optimizer: Optimizer) -> 
     if not isinstance(made, LRScheduler):
         raise ConfigurationError(f"schedule must return a torch LRScheduler, got {_kind(made)}")
     return made
+
+
+def normalizer(value: Any) -> Normalizer | None:
+    """Accept None or a normalizer that was fitted."""
+    if value is not None and not isinstance(value, Normalizer):
+        raise ConfigurationError(
+            f"normalizer must be one of strombus.data, such as NormalizerStandardize().fit(data), got {_kind(value)}"
+        )
+    if value is not None and not value.ready:
+        raise ConfigurationError(f"the {_kind(value)} was not fitted: call its fit(data), or load one")
+    return value
 
 
 def non_negative(name: str, value: Any) -> float:

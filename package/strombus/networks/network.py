@@ -26,11 +26,13 @@ from strombus.networks.flat import (
 )
 from strombus.networks.forward import Forward
 from strombus.networks.losses import Loss
+from strombus.networks.normalizing import normalized, reverted
 from strombus.networks.objective import LossFunction, Objective
 from strombus.networks.regularization import Amount, Regularization
 from strombus.networks.replica import Replica
-from strombus.networks.tensors import convert_inputs
+from strombus.networks.tensors import as_inputs, to_tensors
 from strombus.networks.updater import check_updater, renumber_updater
+from strombus.normalizers import Normalizer
 from strombus.types import NetworkState, UpdaterState
 
 __all__ = ["ComputationGraph", "MultiLayerNetwork", "Network"]
@@ -66,6 +68,10 @@ class Network:
         ``torch.bfloat16`` computes forward passes and losses in mixed precision.
     accumulate : int
         Slices in which a minibatch is computed before the one step it gives.
+    normalizer : Normalizer, optional
+        A fitted one, such as ``strombus.data.NormalizerStandardize().fit(data)``. Workers scale every minibatch by it
+        for training, scoring, evaluation and inference; it is saved and loaded with the network. Where it scales
+        labels, losses are those of scaled labels; outputs and metrics are in the labels' own units.
     weight_decay : float or mapping
         What the optimizer decays weights by; it counts in scores as `l2` does, as in DL4J, and adds no gradient.
     normalize_gradients : callable, optional
@@ -104,6 +110,7 @@ class Network:
         device: str | torch.device = "auto",
         autocast: torch.dtype | str | None = None,
         accumulate: int = 1,
+        normalizer: Normalizer | None = None,
         weight_decay: Amount = 0.0,
         normalize_gradients: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
         clip_grad_norm: float | None = None,
@@ -123,6 +130,7 @@ class Network:
         self.clip_grad_norm = checks.positive_or_none("clip_grad_norm", clip_grad_norm)
         self.clip_grad_value = checks.positive_or_none("clip_grad_value", clip_grad_value)
         checks.one_at_most(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
+        self.normalizer = normalizer
         self.objective = self._make_objective(loss)
         self.iteration = 0
         self.epoch = 0
@@ -136,6 +144,15 @@ class Network:
 
     def _make_objective(self, loss: Any) -> Objective | None:
         return None if loss is None else Objective([Loss(loss)])
+
+    @property
+    def normalizer(self) -> Normalizer | None:
+        """What scales every minibatch; another one may be set, or None."""
+        return self._normalizer
+
+    @normalizer.setter
+    def normalizer(self, normalizer: Normalizer | None) -> None:
+        self._normalizer = checks.normalizer(normalizer)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -240,16 +257,17 @@ class Network:
         ndarray or tuple of ndarray
             A tuple for `ComputationGraph`. These are outputs; class numbers are ``output.argmax(1)``.
         """
-        inputs = convert_inputs(features, mask, self.several, self.dtype, torch.device("cpu"))
+        batch = normalized(self.normalizer, as_inputs(features, mask, self.several), self.dtype)
+        inputs = to_tensors(batch, self.dtype, torch.device("cpu"))
         modes = {part: part.training for part in self.module.modules()}
         self.module.eval()
         try:
             with torch.no_grad():
-                outputs = Forward(self.module, self.several)(*inputs)
+                outputs = Forward(self.module, self.several)(inputs.features, inputs.features_masks)
         finally:
             for part, mode in modes.items():
                 part.training = mode
-        arrays = tuple(to_numpy(output) for output in outputs)
+        arrays = tuple(to_numpy(output) for output in reverted(self.normalizer, outputs))
         return arrays if self.several else arrays[0]
 
     def regularization(self) -> float:

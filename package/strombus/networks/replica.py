@@ -27,9 +27,10 @@ from strombus.networks.finiteness import (
 )
 from strombus.networks.flat import flatten_, read_buffers, write_buffers_
 from strombus.networks.forward import Forward
+from strombus.networks.normalizing import normalized, reverted
 from strombus.networks.objective import Objective
 from strombus.networks.regularization import Regularization
-from strombus.networks.tensors import Masks, Tensors, convert_inputs, to_tensors
+from strombus.networks.tensors import Masks, Tensors, as_inputs, to_tensors
 from strombus.networks.updater import read_updater, write_updater_
 from strombus.types import DataSet, MultiDataSet, NetworkState, UpdaterState
 
@@ -251,13 +252,12 @@ class Replica:
         Returns
         -------
         Tensor or tuple of Tensor
-            A tuple for `ComputationGraph`; floating outputs have the network's dtype.
+            A tuple for `ComputationGraph`; floating outputs have the network's dtype, and the labels' own units where
+            its normalizer scales labels.
         """
-        if isinstance(features, DataSet | MultiDataSet):
-            tensors = to_tensors(features, self.dtype, self.device)
-            outputs = self._evaluate(tensors.features, tensors.features_masks)
-        else:
-            outputs = self._evaluate(*convert_inputs(features, masks, self.several, self.dtype, self.device))
+        given = isinstance(features, DataSet | MultiDataSet)
+        tensors = self._converted(features if given else as_inputs(features, masks, self.several))
+        outputs = reverted(self._network.normalizer, self._evaluate(tensors.features, tensors.features_masks))
         return outputs if self.several else outputs[0]
 
     def score(self, batch: Batch) -> tuple[float, float]:
@@ -362,8 +362,11 @@ class Replica:
         dtype = self._network.autocast
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
+    def _converted(self, batch: Batch) -> Tensors:
+        return to_tensors(normalized(self._network.normalizer, batch, self.dtype), self.dtype, self.device)
+
     def _tensors(self, batch: Batch) -> Tensors:
-        tensors = to_tensors(batch, self.dtype, self.device)
+        tensors = self._converted(batch)
         if not tensors.labels:
             raise DataError("fitting and scoring need labels, the data has features alone")
         if not tensors.examples:

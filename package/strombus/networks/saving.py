@@ -18,7 +18,9 @@ from torch import Tensor
 from strombus.documents import parse_json, shorten
 from strombus.errors import ConfigurationError, DataError, MissingDataError
 from strombus.files import read_start, read_whole, write_whole
+from strombus.networks import checks
 from strombus.networks.flat import module_tensors, to_numpy, trainable
+from strombus.normalizers import Normalizer
 from strombus.types import NetworkState, UpdaterState
 
 if TYPE_CHECKING:
@@ -67,8 +69,8 @@ def pack(
     -----
     Tensors are called ``module.<name>`` (parameters, frozen ones too, and persistent buffers; tied ones
     once) and ``updater.<parameter index>.<name>``. The metadata's entry "strombus" is JSON: format version,
-    class, iteration, epoch, score, dtype, and the updater's groups and schedule; of a network that came from DL4J its
-    configuration, and what else its zip had.
+    class, iteration, epoch, score, dtype, the updater's groups and schedule, and the normalizer; of a network that
+    came from DL4J its configuration, and what else its zip had.
 
     Raises
     ------
@@ -87,6 +89,7 @@ def pack(
         "score": network.score,
         "dtype": str(network.dtype).removeprefix("torch."),
         "updater": None,
+        "normalizer": None if network.normalizer is None else network.normalizer.to_dict(),
     }
     if network.dl4j is not None:
         entries = {name: base64.b64encode(data).decode() for name, data in network.dl4j.entries.items()}
@@ -134,11 +137,13 @@ def load(network: Network, path: str | PathLike[str], updater: bool = True) -> N
     if differences:
         more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         raise DataError(f"{path} holds another module's values: {'; '.join(differences[:_SHOWN])}{more}")
+    normalizer = _normalizer(header, str(path)) if "normalizer" in header else network.normalizer
     if updater:
         network.restore_updater(_updater(header, tensors, str(path)))
     with torch.no_grad():
         for name, tensor in mine.items():
             tensor.copy_(theirs[name])
+    network.normalizer = normalizer
     network.iteration, network.epoch, network.score = header["iteration"], header["epoch"], header["score"]
 
 
@@ -222,6 +227,14 @@ def _updater(header: dict[str, Any], tensors: dict[str, Tensor], path: str) -> U
     except (TypeError, RuntimeError) as error:  # torch has numbers that NumPy has not
         raise DataError(f"{path} is damaged: the updater's tensors are of an unknown kind: {error}") from error
     return UpdaterState(arrays, tuple(cast(list[dict[str, Any]], groups)), schedule)
+
+
+def _normalizer(header: dict[str, Any], path: str) -> Normalizer | None:
+    record = header["normalizer"]
+    try:
+        return None if record is None else checks.normalizer(Normalizer.from_dict(record))
+    except (ConfigurationError, DataError) as error:
+        raise DataError(f"{path} holds a normalizer that cannot be read: {error}") from error
 
 
 def to_json(value: Any) -> Any:

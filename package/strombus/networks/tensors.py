@@ -14,7 +14,7 @@ from strombus.errors import DataError
 from strombus.types import DataSet, MultiDataSet
 from strombus.types.dataset import Array
 
-__all__ = ["Masks", "Tensors", "convert_inputs", "describe", "to_tensors"]
+__all__ = ["Masks", "Tensors", "as_inputs", "describe", "to_tensors"]
 
 Masks = tuple[Tensor | None, ...]
 
@@ -111,18 +111,11 @@ def to_tensors(batch: DataSet | MultiDataSet, dtype: torch.dtype, device: torch.
     )
 
 
-def convert_inputs(
-    features: Any, masks: Any, several: bool, dtype: torch.dtype, device: torch.device
-) -> tuple[tuple[Tensor, ...], Masks]:
-    """Convert what a caller of `forward` or `predict` gave, one array or a sequence of them."""
+def as_inputs(features: Any, masks: Any, several: bool) -> MultiDataSet:
+    """Hold what a caller of `forward` or `predict` gave, one array or a sequence of them, as a minibatch."""
     if several and isinstance(features, list | tuple):
-        batch = MultiDataSet(features, None, masks)
-    else:
-        batch = MultiDataSet([features], None, None if masks is None else [masks])
-    return (
-        tuple(_features_to_tensor(array, dtype, device) for array in batch.features),
-        tuple(_mask_to_tensor(array, dtype, device) for array in batch.features_masks),
-    )
+        return MultiDataSet(features, None, masks)
+    return MultiDataSet([features], None, None if masks is None else [masks])
 
 
 def describe(tensor: Tensor | None) -> str:
