@@ -55,7 +55,10 @@ _PROBLEMS = 20
 """Wrong options that one error lists."""
 
 # Written by DL4J, without meaning here: read when null, so that a file of DL4J's loads.
-_NULL_ONLY = ("broadcastHadoopConfig", "statsStorage", "workerPeriodicGCFrequency", "workerTogglePeriodicGC")
+_NULL_ONLY = frozenset({"broadcastHadoopConfig", "statsStorage", "trainingHookList"})
+
+# The JVM's garbage collector.
+_INERT = frozenset({"workerPeriodicGCFrequency", "workerTogglePeriodicGC"})
 
 
 def explain(error: ValidationError, owner: str, spellings: Mapping[str, str]) -> str:
@@ -277,8 +280,10 @@ class TrainingMaster(BaseModel, ABC):
         """Build a master from `to_dict`'s form; an unknown property is an error that lists the known ones."""
         if not isinstance(options, dict):
             raise ConfigurationError(f"a {cls.__name__} is written as a mapping, got {type(options).__name__}")
-        ignored = {*_NULL_ONLY, "trainingHookList"}
-        return cls(**{key: value for key, value in options.items() if not (key in ignored and value is None)})
+        if inert := sorted(name for name in _INERT if options.get(name) is not None):
+            warnings.warn(f"DL4J's {', '.join(inert)} have no effect here", StrombusWarning, stacklevel=3)
+        known = {key: value for key, value in options.items() if key not in _INERT}
+        return cls(**{key: value for key, value in known.items() if not (key in _NULL_ONLY and value is None)})
 
     def to_json(self) -> str:
         """Return the options as JSON (DL4J: ``toJson``)."""
