@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strombus.compression.bits import pack_rice, pack_trits, rice_bits, unpack_rice, unpack_trits
-from strombus.compression.dl4j_words import read_words
 from strombus.errors import WireError
+from strombus.interchange.dl4j.messages import read_words
 
 __all__ = ["Encoding", "Parsed", "pack_codes", "pack_dense", "pack_own", "pack_words", "unpack"]
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import torch
 
-from strombus.compression.dl4j_words import take_words_
 from strombus.compression.encoders.base import Encoded, Encoder
 from strombus.compression.intake import Intake
 from strombus.compression.wire import Parsed, pack_words
+from strombus.interchange.dl4j.messages import take_words_
 
 __all__ = ["Dl4jEncoder"]
 

@@ -1,21 +1,35 @@
-"""DL4J's two messages as arrays of 32-bit words; pure functions.
+"""DL4J's two messages of shared training, for comparison and for bridges to a JVM: arrays of 32-bit words.
 
-Both begin with four words: elements that follow (sparse) or that there are (bitmap), elements that there are, the
-threshold's float32 bits, and 0 for sparse or 1 for bitmap. Sparse: one word an element, its number from 1, negative
-for minus the threshold. Bitmap: a word for 16 elements, one more than fit; the low half marks plus or minus the
-threshold, the high half a negative sign; a sign alone means minus half the threshold.
+Strombus's own workers send something else, at a quarter of the bytes (`strombus.compression`).
+
+Both messages begin with four words: elements that follow (sparse) or that there are (bitmap), elements that there are,
+the threshold's float32 bits, and 0 for sparse or 1 for bitmap. Sparse: one word an element, its number from 1,
+negative for minus the threshold; DL4J's threads write their shares in the order in which they finish. Bitmap: a word
+for 16 elements, one more than fit; the low half marks plus or minus the threshold, the high half a negative sign; a
+sign alone means minus half the threshold.
 """
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strombus.errors import WireError
+from strombus.errors import DataError, WireError
+from strombus.interchange.dl4j.ndarray import read_ndarray, write_ndarray
 
-__all__ = ["HEADER", "bitmap_length", "read_words", "take_bitmap_", "take_sparse_", "take_words_"]
+__all__ = [
+    "HEADER",
+    "bitmap_length",
+    "dump_words",
+    "load_words",
+    "read_words",
+    "take_bitmap_",
+    "take_sparse_",
+    "take_words_",
+]
 
 Array = NDArray[Any]
 
@@ -28,6 +42,27 @@ _SPARSE, _BITMAP = 0, 1
 def bitmap_length(elements: int) -> int:
     """Return the words of a bitmap message."""
     return HEADER + elements // 16 + 1
+
+
+def dump_words(words: Array) -> bytes:
+    """Return a message as the bytes of the array that a JVM reads by ``Nd4j.read``."""
+    target = io.BytesIO()
+    write_ndarray(target, np.asarray(words, np.int32))
+    return target.getvalue()
+
+
+def load_words(data: Any, name: str = "the message") -> Array:
+    """Return the words of a message that a JVM wrote by ``Nd4j.write``, for `read_words`.
+
+    Raises
+    ------
+    DataError
+        When it is no array of 32-bit words, cut short or damaged; says at which byte.
+    """
+    words: Array = np.asarray(read_ndarray(data, name))
+    if words.dtype != np.int32 or words.ndim != 1:
+        raise DataError(f"{name} must be a row of 32-bit words, got {words.dtype} of shape {words.shape}")
+    return words
 
 
 def take_words_(residual: Array, threshold: float) -> tuple[Array, Array]:
@@ -86,7 +121,7 @@ def read_words(words: Array, elements: int, dtype: Any) -> Array:
     Raises
     ------
     WireError
-        When it is not a message for `elements` elements: length, header, indices out of range or not ascending, a
+        When it is not a message for `elements` elements: length, header, an element out of range or named twice, a
         threshold that is not finite and above 0, marks beyond the last element.
     """
     if len(words) < HEADER or words[1] != elements:
@@ -107,8 +142,9 @@ def _join(first: int, elements: int, threshold: float, kind: int, body: Array) -
 
 def _read_sparse(body: Array, count: int, elements: int, quantum: Any) -> Array:
     indices = np.abs(body.astype(np.int64))
-    if count != len(body) or (np.diff(indices, prepend=0) <= 0).any() or (count and indices[-1] > elements):
-        raise WireError(f"a sparse message of {len(body)} words does not name {count} of {elements} elements in order")
+    ordered = np.sort(indices)
+    if count != len(body) or (np.diff(ordered, prepend=0) <= 0).any() or (count and ordered[-1] > elements):
+        raise WireError(f"a sparse message of {len(body)} words does not name {count} of {elements} elements once each")
     values = np.zeros(elements, type(quantum))
     values[indices - 1] = np.where(body < 0, -quantum, quantum)
     return values
