@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
 from strombus.errors import ConfigurationError, DataError
+from strombus.interchange.dl4j.evaluations import read_evaluation, write_evaluation
 
 if TYPE_CHECKING:
     from strombus.evaluation.charts import Chart
@@ -197,18 +198,33 @@ class BaseEvaluation(Metric):
             made._load(statistics)
         return made
 
-    def to_json(self) -> str:
-        """Return the evaluation as JSON: settings and statistics, so that it can be merged after reading."""
-        return json.dumps(self.to_dict(), allow_nan=False)
+    def to_json(self, *, dl4j: bool = False) -> str:
+        """Return the evaluation as JSON: settings and statistics, so that it can be merged after reading.
+
+        Parameters
+        ----------
+        dl4j : bool
+            Write what DL4J's ``fromJson`` reads; it keeps no scores of an exact ROC, and no `undefined`.
+
+        Raises
+        ------
+        ConfigurationError
+            When DL4J's text cannot hold what was counted.
+        """
+        record = self.to_dict()
+        return json.dumps(write_evaluation(record) if dl4j else record, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote; on `BaseEvaluation` any type, on a class that one. See `from_dict`."""
+        """Read what `to_json` or DL4J's ``toJson`` wrote; on `BaseEvaluation` any type, on a class that one.
+
+        See `from_dict`. What DL4J wrote has ``undefined="exclude"``, DL4J's own rule for averages.
+        """
         try:
             record = parse_json(text, LONGEST)
         except DocumentError as error:
             raise ConfigurationError(f"the evaluation is not JSON: {error}") from None
-        return cls.from_dict(record)
+        return cls.from_dict(read_evaluation(record) if isinstance(record, dict) and "@class" in record else record)
 
     def to_yaml(self) -> str:
         """Return the evaluation as YAML; see `to_json`."""
