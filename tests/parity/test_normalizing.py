@@ -30,22 +30,29 @@ def stored(tmp_path_factory):
     return str(path), features, StandardScaler().fit(features).transform(features), labels
 
 
-def test_every_use_equals_that_of_scaled_data(backend, stored):
-    path, features, scaled, labels = stored
+def use(network, data, backend):
+    """Train a network, and return what it gives in all ways."""
+    with sb.Trainer(network, master(workers=2), backend=backend) as trainer:
+        trainer.fit(data, progress=False)
+        found = trainer.calculate_score(data), trainer.predict(data), trainer.evaluate(data).confusion_matrix
+        return network.state().parameters, *found
+
+
+@pytest.fixture(scope="module")
+def wanted(local_executors, stored):
+    """What scikit-learn's scaled features give without a normalizer."""
+    return use(make_network("momentum"), stored[2:], local_executors[1])
+
+
+def test_every_use_equals_that_of_scaled_data(backend, stored, wanted):
+    path, features, *_ = stored
     normalizer = Standardize().fit(path, backend=backend)
     np.testing.assert_allclose(normalizer.fitted["features_0"]["mean"], features.mean(axis=0), rtol=1e-13)
     np.testing.assert_allclose(normalizer.fitted["features_0"]["std"], features.std(axis=0), rtol=1e-13)
-    networks = make_network("momentum", normalizer=normalizer), make_network("momentum")
-    figures = []
-    for network, data in zip(networks, (path, (scaled, labels)), strict=True):
-        with sb.Trainer(network, master(workers=2), backend=backend) as trainer:
-            trainer.fit(data, epochs=2, validation=data, progress=False)
-            scores = trainer.calculate_score(data), trainer.score_examples(data, False)
-            figures.append([network.state().parameters, *scores, trainer.predict(data)])
-            figures[-1].append(trainer.evaluate(data).confusion_matrix)
-    for ours, wanted in zip(*figures, strict=True):
-        np.testing.assert_allclose(ours, wanted, rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(networks[0].predict(features), figures[1][3], rtol=1e-9, atol=1e-11)
+    network = make_network("momentum", normalizer=normalizer)
+    for found, expected in zip(use(network, path, backend), wanted, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(network.predict(features), wanted[2], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.dask
