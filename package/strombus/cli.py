@@ -153,7 +153,9 @@ def doctor(config: str | None, backend: str | None, workers: int | None) -> None
         found = examine(backend or "auto", workers=workers)
     else:
         data = _open(job.data.train, job.data.transform)
-        found = examine(backend or job.backend, job.make_master(), job.make_network(), data, workers)
+        network = job.make_network()
+        network.normalizer = job.make_normalizer(data, backend or job.backend)
+        found = examine(backend or job.backend, job.make_master(), network, data, workers)
     problems = 0
     for finding in found:
         problems += finding.level == "problem"

@@ -142,7 +142,8 @@ def _vector(stream: Input) -> NDArray[np.float64]:
     array = np.asarray(read_ndarray(stream, stream.name))
     if array.dtype.kind not in "fiu" or array.size != max(array.shape, default=1):
         raise stream.fail(f"a row of numbers is wanted, got {array.dtype} of shape {array.shape}")
-    return array.reshape(-1).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a NaN is refused with all that is not finite
+        return array.reshape(-1).astype(np.float64)
 
 
 _READERS: Mapping[str, Callable[[Input], Normalizer]] = {
