@@ -113,7 +113,7 @@ class Normalizer(ABC):
             if self.statistic is None or not self.scales(name):
                 continue
             axis = feature_axis(name, array, self.axis)
-            pieces = map(self.statistic.of, feature_rows(array, axis, real_steps(array, mask, axis)))
+            pieces = map(self.statistic.of, feature_rows(array, axis, real_steps(name, array, mask, axis)))
             if (whole := _merge_all(pieces)) is not None:
                 found[name] = whole
         return found
@@ -226,7 +226,7 @@ class Normalizer(ABC):
 
     def _hidden(self, name: str, made: Array, mask: Array | None) -> Array:
         axis = feature_axis(name, made, self.axis) if self.fields else None
-        steps = real_steps(made, mask, axis)
+        steps = real_steps(name, made, mask, axis)
         if steps is not None and axis is not None:
             np.moveaxis(made, axis, -1)[~steps] = 0
         return made

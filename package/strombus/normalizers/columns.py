@@ -62,12 +62,21 @@ def feature_axis(name: str, array: Array | Sequence[int], axis: int) -> int | No
     return found
 
 
-def real_steps(array: Array, mask: Array | None, axis: int | None) -> NDArray[np.bool_] | None:
-    """Return which steps of a time series count, shape (examples, time); None where all do, or it is none."""
+def real_steps(name: str, array: Array, mask: Array | None, axis: int | None) -> NDArray[np.bool_] | None:
+    """Return which steps of a time series count, shape (examples, time); None where all do, or it is none.
+
+    Raises
+    ------
+    DataError
+        When the mask has another number of steps than the array.
+    """
     if mask is None or axis is None or array.ndim != 3 or mask.ndim != 2:
         return None
     shape = tuple(side for at, side in enumerate(array.shape) if at != axis)
     if mask.shape != shape:
-        return None
+        raise DataError(
+            f"{name} of shape {array.shape} with its features along axis {axis} has steps {shape}, its mask is of "
+            f"shape {mask.shape}; a normalizer with axis=-1 is for (examples, time, size)"
+        )
     steps: NDArray[np.bool_] = mask != 0
     return steps

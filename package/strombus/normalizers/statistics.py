@@ -66,10 +66,11 @@ class Moments(Statistic):
     @classmethod
     def of(cls, rows: Array) -> Self:
         """Describe float64 rows of shape (n, features), n at least 1."""
-        deviations = rows - rows[0]
-        distance = deviations.mean(axis=0)
-        deviations -= distance
-        return cls(len(rows), rows[0], distance, (deviations**2).sum(axis=0))
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused at the end
+            deviations = rows - rows[0]
+            distance = deviations.mean(axis=0)
+            deviations -= distance
+            return cls(len(rows), rows[0], distance, (deviations**2).sum(axis=0))
 
     @property
     def features(self) -> int:

@@ -161,7 +161,11 @@ def test_data_that_cannot_be_fitted_to_or_scaled():
     with pytest.raises(EmptyDataError, match="there are none"):
         Standardize().fit((np.zeros((0, 3)), np.zeros(0)))
     with pytest.raises(DataError, match="features_0 contains NaN"):
-        Standardize().fit(np.array([[1.0], [np.nan]]))
+        Standardize().fit(np.array([[1.0], [np.nan], [np.inf]]))
+    with pytest.raises(DataError, match="features_0 contains NaN"):
+        MinMax().fit(np.array([[1.0], [np.inf]]))
+    with pytest.raises(DataError, match=r"steps \(2, 4\), its mask is of shape \(2, 3\); .* axis=-1 is for"):
+        Standardize().fit(sb.DataSet(np.ones((2, 3, 4)), None, np.ones((2, 3))))
     with pytest.raises(DataError, match="needs labels"):
         Standardize(fit_labels=True).fit(np.ones((3, 2)))
     with pytest.raises(DataError, match="3 features in one part of the data and 2 in another"):
