@@ -125,12 +125,12 @@ class EvaluationMethods(BaseEvaluation):
     # -- writing and reading ---------------------------------------------------------------------
 
     def toJson(self) -> str:
-        """Return settings and statistics as JSON, in Strombus's form: what is read back can be merged."""
+        """Return settings and statistics as JSON, in Strombus's form; ``to_json(dl4j=True)`` is for a JVM to read."""
         return self.to_json()
 
     @classmethod
     def fromJson(cls, text: str, kind: type[Self] | None = None) -> Self:
-        """Read what `toJson` wrote; `kind` is the class to expect, this one by default."""
+        """Read what `toJson` wrote, here or in DL4J; `kind` is the class to expect, this one by default."""
         return (kind or cls).from_json(text)
 
     def toYaml(self) -> str:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strombus.compat import dl4j
 from strombus.errors import ConfigurationError, DataError, StrombusWarning
 from strombus.evaluation import (
     ROC,
@@ -106,6 +107,12 @@ def test_what_is_read_equals_what_was_counted_here_and_is_written_as_dl4j_did(na
     assert BaseEvaluation.from_json(read.to_json(dl4j=True)).to_dict().keys() == read.to_dict().keys()
     merged = read.fresh().merge(read).merge(ours)
     assert not merged.empty
+
+
+def test_dl4js_own_face_reads_them_too():
+    read = dl4j.Evaluation.fromJson(text_of("evaluation_ties"))
+    assert type(read) is dl4j.Evaluation
+    assert read.accuracy() == close(golden("evaluation_ties")["one_pass"]["accuracy"])
 
 
 @pytest.mark.parametrize("name", ["evaluation_absent_class", "evaluation_ties"])
