@@ -118,7 +118,7 @@ def train(config: str, backend: str | None, epochs: int | None) -> None:
     network = job.make_network()
     metrics = None if test is None else job.make_metrics(network)
     with Trainer(network, job.make_master(), backend=backend or job.backend) as trainer:
-        network.normalizer = job.make_normalizer(data, trainer.executor)
+        network.normalizer = job.make_normalizer(network, data, trainer.executor)
         result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation)
         click.echo(f"trained on {result.examples:,} examples in {result.seconds:.1f} s, score {result.score:.4f}")
         if job.output:
@@ -154,7 +154,7 @@ def doctor(config: str | None, backend: str | None, workers: int | None) -> None
     else:
         data = _open(job.data.train, job.data.transform)
         network = job.make_network()
-        network.normalizer = job.make_normalizer(data, backend or job.backend)
+        network.normalizer = job.make_normalizer(network, data, backend or job.backend)
         found = examine(backend or job.backend, job.make_master(), network, data, workers)
     problems = 0
     for finding in found:

@@ -11,7 +11,9 @@ import numpy as np
 
 from strombus.errors import DataError, MissingDataError
 from strombus.files import read_start
+from strombus.interchange.dl4j.archive import NORMALIZER
 from strombus.interchange.dl4j.models import Model, make_model, read_model, write_coefficients_
+from strombus.interchange.dl4j.normalizers import read_normalizer
 from strombus.interchange.dl4j.records import read_penalties
 from strombus.interchange.dl4j.training import GradientNormalization, OptimizerFactory
 from strombus.interchange.dl4j.updaters import Training, read_trainings
@@ -50,7 +52,8 @@ def load_dl4j(
     MultiLayerNetwork or ComputationGraph
         Around a plain torch module whose layers have DL4J's names. Arrays are in DL4J's layouts, images
         (examples, channels, height, width), sequences (examples, size, time), masks (examples, time); softmax outputs
-        are probabilities. ``network.dl4j`` keeps the configuration and where each parameter stands.
+        are probabilities. The normalizer in the zip comes along. ``network.dl4j`` keeps the configuration and where
+        each parameter stands.
 
     Raises
     ------
@@ -85,6 +88,8 @@ def load_dl4j(
         restore_updater(network, model.origin, trainings)
     if network.optimizer is not None:
         model.origin.updater_state = None  # the network has it now, or has no use for it
+    if not saved and (data := model.origin.entries.get(NORMALIZER)) is not None:
+        network.normalizer = read_normalizer(data, f"{name}, {NORMALIZER}")
     return network.load(path, updater=training) if saved else network
 
 

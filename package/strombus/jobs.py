@@ -92,8 +92,8 @@ class ImportedOptions(_Options):
     ----------
     dl4j : str
         What `strombus.load_dl4j` reads.
-    optimizer, schedule, device, autocast, accumulate
-        See `NetworkOptions`.
+    optimizer, schedule, device, autocast, accumulate, normalizer
+        See `NetworkOptions`; without a normalizer here the one in the zip is kept.
     """
 
     dl4j: str
@@ -102,6 +102,7 @@ class ImportedOptions(_Options):
     device: str = "auto"
     autocast: str | None = None
     accumulate: int = 1
+    normalizer: dict[str, Any] | None = None
 
 
 def _kind_of(network: Any) -> str:
@@ -168,10 +169,10 @@ class Job(_Options):
             **arguments,
         )
 
-    def make_normalizer(self, data: Any, backend: Any) -> Normalizer | None:
-        """Fit the normalizer to `data`, or load it; None without one."""
+    def make_normalizer(self, network: Network, data: Any, backend: Any) -> Normalizer | None:
+        """Fit the normalizer to `data`, or load it; that of the network itself where the file names none."""
         if self.network.normalizer is None:
-            return None
+            return network.normalizer
         options = dict(self.network.normalizer)
         if set(options) == {"file"}:
             return load_normalizer(str(options["file"]))

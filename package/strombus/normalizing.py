@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import IO, Any
@@ -17,7 +15,8 @@ from strombus.documents import DocumentError, parse_json
 from strombus.errors import DataError, EmptyDataError, MissingDataError
 from strombus.exporting import resolved
 from strombus.files import write_whole
-from strombus.interchange.dl4j.normalizers import ENTRY, MAGIC, read_normalizer, write_normalizer
+from strombus.interchange.dl4j.archive import NORMALIZER, Archive
+from strombus.interchange.dl4j.normalizers import MAGIC, read_normalizer, write_normalizer
 from strombus.normalizers import Gathered, Normalizer
 from strombus.types import Partition
 from strombus.worker.normalizing import NormalizingWork, gather_part, merge_gathered
@@ -141,16 +140,7 @@ def _all_of(stream: IO[bytes], path: str) -> bytes:
 
 
 def _unzipped(stream: IO[bytes], path: str) -> bytes:
-    try:
-        with zipfile.ZipFile(stream) as archive:
-            if ENTRY not in archive.namelist():
-                raise MissingDataError(f"there is no {ENTRY} in {path}: the model was saved without a normalizer")
-            with archive.open(ENTRY) as entry:
-                found = entry.read(LONGEST + 1)
-    except DataError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise DataError(f"{path} is no zip, or is damaged: {str(error)[:500]}") from None
-    if len(found) > LONGEST:
-        raise DataError(f"{ENTRY} in {path} has more than {LONGEST:,} bytes, which is more than one can have")
-    return found
+    archive = Archive(stream, path)
+    if NORMALIZER not in archive:
+        raise MissingDataError(f"there is no {NORMALIZER} in {path}: the model was saved without a normalizer")
+    return archive.read(NORMALIZER, LONGEST)

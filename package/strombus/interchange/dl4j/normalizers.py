@@ -21,10 +21,7 @@ from strombus.normalizers import (
     NormalizerStandardize,
 )
 
-__all__ = ["ENTRY", "MAGIC", "read_normalizer", "write_normalizer"]
-
-ENTRY = "normalizer.bin"
-"""What the file is called in a model's zip."""
+__all__ = ["MAGIC", "read_normalizer", "write_normalizer"]
 
 MAGIC = text("NORMALIZER")
 _VERSION = 1
