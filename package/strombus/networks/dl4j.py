@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from strombus.errors import ConfigurationError
 from strombus.files import write_whole
+from strombus.interchange.dl4j.archive import NORMALIZER
 from strombus.interchange.dl4j.models import coefficients_of
 from strombus.interchange.dl4j.ndarray import read_ndarray
+from strombus.interchange.dl4j.normalizers import write_normalizer
 from strombus.interchange.dl4j.records import Origin
 from strombus.interchange.dl4j.restoring import updater_vector, write_updater_state_
 from strombus.interchange.dl4j.saving import pack_model, with_counts
@@ -44,7 +46,8 @@ def save_dl4j(network: Network, path: str | os.PathLike[str], *, updater: bool =
     """Write a network that came from Deeplearning4j as a zip that its ``ModelSerializer`` restores.
 
     The configuration is the one that was read, with the counts of iterations and epochs as they are now; so are the
-    coefficients and, where they are wanted, the updaters' states. What else the zip had, a normalizer, say, goes along.
+    coefficients, the network's normalizer and, where they are wanted, the updaters' states. What else the zip had
+    goes along.
 
     Parameters
     ----------
@@ -69,7 +72,10 @@ def save_dl4j(network: Network, path: str | os.PathLike[str], *, updater: bool =
     coefficients = coefficients_of(network.module, origin.records)
     state = _updater_vector(network, origin, str(path), coefficients.dtype) if updater else None
     text = with_counts(origin.configuration, network.iteration, network.epoch)
-    write_whole(path, pack_model(text, coefficients[None], None if state is None else state[None], origin.entries))
+    entries = {name: data for name, data in origin.entries.items() if name != NORMALIZER}
+    if network.normalizer is not None:
+        entries[NORMALIZER] = write_normalizer(network.normalizer, coefficients.dtype)
+    write_whole(path, pack_model(text, coefficients[None], None if state is None else state[None], entries))
 
 
 def _check_unchanged(network: Network, origin: Origin) -> None:

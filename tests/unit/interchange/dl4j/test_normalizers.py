@@ -101,6 +101,10 @@ def test_a_model_comes_with_the_normalizer_in_its_zip(tmp_path):
     np.testing.assert_allclose(network.predict(features), plain.predict(scaled), rtol=1e-12)
     network.save(tmp_path / "saved.safetensors")
     assert sb.load_dl4j(tmp_path / "saved.safetensors").normalizer == normalizer
+    for other in (sb.data.ImagePreProcessingScaler(), None):
+        network.normalizer = other
+        sb.save_dl4j(network, tmp_path / "back.zip")
+        assert sb.load_dl4j(tmp_path / "back.zip").normalizer == other
 
 
 @pytest.mark.parametrize("kind", [sb.data.NormalizerStandardize, sb.data.NormalizerMinMaxScaler])
