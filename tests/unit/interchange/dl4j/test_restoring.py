@@ -147,12 +147,12 @@ def test_an_unknown_updater_matters_to_training_alone(tmp_path):
 
 
 def test_what_else_the_zip_had_goes_back(tmp_path):
-    path = changed(tmp_path / "model.zip", normalizer__bin=b"anything")
+    path = changed(tmp_path / "model.zip", notes__bin=b"anything")
     network = sb.load_dl4j(path)
     network.iteration, network.epoch = 1_000_000, 12
     sb.save_dl4j(network, tmp_path / "back.zip", updater=False)
     found = entries(tmp_path / "back.zip")
-    assert (found["normalizer.bin"], "updaterState.bin" in found) == (b"anything", False)
+    assert (found["notes.bin"], "updaterState.bin" in found) == (b"anything", False)
     again = sb.load_dl4j(tmp_path / "back.zip")
     assert (again.iteration, again.epoch) == (1_000_000, 12)
 
