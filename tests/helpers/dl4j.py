@@ -14,6 +14,8 @@ DTYPES = {
     "SHORT": "i2",
     "BYTE": "i1",
     "UINT32": "u4",
+    "UINT16": "u2",
+    "UINT64": "u8",
     "UBYTE": "u1",
     "BOOL": "?",
 }

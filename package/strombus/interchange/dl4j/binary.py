@@ -107,6 +107,12 @@ class Input:
             while length:
                 length -= len(self.take(min(length, 1 << 20), what))
 
+    def seek(self, offset: int) -> None:
+        """Go to a byte, counted from where the source was taken over; a file must be able to seek."""
+        if self._file is not None:
+            self._file.seek(offset - self.offset, 1)
+        self.offset = offset
+
     def unpack(self, kind: str, what: str) -> Any:
         """Return one number; `kind` is a letter of `struct`: b, i, q, f, d."""
         return struct.unpack(f">{kind}", self.take(struct.calcsize(f">{kind}"), what))[0]
