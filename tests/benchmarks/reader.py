@@ -19,7 +19,7 @@ from strombus.data.manifest import write_manifest
 from strombus.data.order import epoch_order
 from strombus.data.reader import read_batches
 from strombus.data.writer import manifest_of, write_parts
-from strombus.data.zarr_source import ZarrSource, open_dataset
+from strombus.data.zarr_source import ZarrSource, open_zarr
 from strombus.types import DataSet
 
 BATCH = 64
@@ -32,7 +32,7 @@ def build(path: str, megabytes: int) -> ZarrSource:
     images = (rng.integers(0, 16, (rows, 784)) * 15 * (rng.random((rows, 784)) < 0.5)).astype(np.uint8)
     labels = rng.integers(0, 10, rows)
     write_manifest(path, manifest_of([write_parts([DataSet(images, labels)], path, "bench", batch_size=BATCH)]))
-    return open_dataset(path)
+    return open_zarr([path])
 
 
 def through_reader(source: ZarrSource, shuffle: bool) -> Callable[[], None]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from strombus.data.dl4j_source import Dl4jSource
 from strombus.data.manifest import Manifest, Part, read_manifest
 from strombus.data.native import NativeCollection, count_cell, count_objects, open_cell
+from strombus.data.opening import open_dataset
 from strombus.data.order import Window, cut_order, epoch_order, stretches, window_rows
 from strombus.data.reader import BatchReader, read_batches
 from strombus.data.results import Piece, PieceWriter
@@ -14,7 +16,7 @@ from strombus.data.rows import Column, Rows, as_rows, load_cell, rebatch
 from strombus.data.source import ArraySource, Source
 from strombus.data.sources import LocalStream, open_source
 from strombus.data.validation import ValidationReport
-from strombus.data.zarr_source import ZarrSource, open_dataset
+from strombus.data.zarr_source import ZarrSource
 from strombus.normalizers import (
     ImagePreProcessingScaler,
     Normalizer,
@@ -28,6 +30,7 @@ __all__ = [
     "BatchReader",
     "Column",
     "DataSet",
+    "Dl4jSource",
     "ImagePreProcessingScaler",
     "LocalStream",
     "Manifest",

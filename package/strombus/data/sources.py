@@ -12,9 +12,9 @@ import numpy as np
 
 from strombus.data import dask_source, spark_connect_source, spark_source
 from strombus.data.native import NativeCollection
+from strombus.data.opening import open_dataset
 from strombus.data.rows import Rows, as_rows
 from strombus.data.source import ArraySource, Source, Transform
-from strombus.data.zarr_source import open_dataset
 from strombus.errors import DataError
 from strombus.types import DataSet, MultiDataSet
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections import OrderedDict
@@ -33,7 +32,7 @@ from strombus.documents import shorten
 from strombus.errors import DataError, MissingDataError, UnfinishedExportError
 from strombus.types import Block, Columns
 
-__all__ = ["ZarrPart", "ZarrSource", "open_dataset"]
+__all__ = ["ZarrPart", "ZarrSource", "open_zarr"]
 
 _COLUMN = re.compile(r"(features|labels)(_mask)?(_\d{1,4})?", re.ASCII)
 
@@ -61,37 +60,13 @@ class ZarrPart:
     whole: bool
 
 
-def open_dataset(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], transform: Transform | None = None
-) -> ZarrSource:
-    """Open a dataset for reading.
-
-    Parameters
-    ----------
-    path : path, URI or sequence of them
-        A Strombus dataset, a Zarr group with ``features`` and ``labels`` (``features_0``, ... for a
-        `MultiDataSet`), one part of a dataset; a list is read as if it were one dataset.
-    transform : callable, optional
-        `DataSet` to `DataSet` with as many rows, applied to each minibatch by the reader; must be picklable.
-
-    Raises
-    ------
-    MissingDataError
-        When nothing is there.
-    UnfinishedExportError
-        When an export did not finish.
-    DataError
-        When it is something else, or the paths of a list do not go together.
-    """
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-    if not paths:
-        raise MissingDataError("no path was given; give the path of a dataset or a list of them")
+def open_zarr(uris: Sequence[str], transform: Transform | None = None) -> ZarrSource:
+    """Open groups as one source; see `strombus.data.open_dataset`."""
     parts: list[ZarrPart] = []
     layout: Layout | None = None
-    first = store.normalise(paths[0])
-    for uri in map(store.normalise, paths):
+    for uri in uris:
         found, here = _parts_of(uri)
-        layout = here if layout is None else layout.merge(here, (first, uri))
+        layout = here if layout is None else layout.merge(here, (uris[0], uri))
         parts.extend(found)
     assert layout is not None
     return ZarrSource(parts, layout, transform)
@@ -187,7 +162,7 @@ def _keys_of(part: ZarrPart, start: int, stop: int) -> Any:
 
 
 class ZarrSource(Source):
-    """Rows of Zarr groups; made by `open_dataset`.
+    """Rows of Zarr groups; made by `strombus.data.open_dataset`.
 
     Parameters
     ----------

@@ -1,0 +1,147 @@
+"""The files of a directory that DL4J exported to: found, described and opened, here or behind a URI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from strombus.data import store
+from strombus.data.rows import Column, Layout
+from strombus.errors import DataError, MissingDataError
+from strombus.interchange.dl4j.binary import Input
+from strombus.interchange.dl4j.datasets import Description, describe_dataset
+
+__all__ = ["StoredFile", "find_files", "holds_dl4j", "layout_of", "look_into", "open_file"]
+
+SUFFIX = ".bin"
+SMALL = 4 << 20
+"""Bytes of a file that is fetched from a remote store in one request."""
+
+_LOOK_BYTES = 1 << 16
+_VERSIONS = ("mtime", "ETag", "LastModified", "last_modified", "modificationTime", "updated", "created")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file as its storage lists it; `version` changes with its content, as far as the storage can tell."""
+
+    uri: str
+    size: int
+    version: str = ""
+
+
+def holds_dl4j(uri: str) -> bool:
+    """Say whether a path is that of a file of DL4J, or of a directory with some, by the names alone."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    if uri.endswith(SUFFIX):
+        return not (isinstance(fs, LocalFileSystem) and fs.isdir(path))
+    return not store.exists(store.join(uri, "zarr.json")) and any(map(_is_ours, store.children(uri)))
+
+
+def _is_ours(name: str) -> bool:
+    return name.endswith(SUFFIX) and not name.startswith((".", "_"))
+
+
+def find_files(uri: str) -> tuple[list[StoredFile], list[str]]:
+    """Find DL4J's files at a path.
+
+    Parameters
+    ----------
+    uri : str
+        Of a file, or of a directory, whose ``*.bin`` files are meant (``dataset_*.bin`` and ``mds_*.bin`` is how DL4J
+        calls them).
+
+    Returns
+    -------
+    files : list of StoredFile
+        In the order of the numbers in their names.
+    others : list of str
+        Names in the directory that are not taken for data; hidden ones, such as checksums, are not told.
+
+    Raises
+    ------
+    MissingDataError
+        When there are none.
+    DataError
+        When one is a symbolic link or no regular file.
+    """
+    fs, path = fsspec.core.url_to_fs(uri)
+    if not fs.isdir(path):
+        if not fs.exists(path):
+            raise MissingDataError(f"no data at {uri}: neither a file nor a directory; check the path")
+        return [_stored(uri, fs.info(path))], []
+    found = {str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: entry for entry in fs.ls(path, detail=True)}
+    found.pop(str(path).rstrip("/").rsplit("/", 1)[-1], None)  # object stores list the directory itself too
+    names = sorted(filter(_is_ours, found), key=_natural)
+    others = sorted(name for name in found.keys() - set(names) if not name.startswith((".", "_")))
+    if not names:
+        inside = f"it has {', '.join(others[:8])}" if others else "it is empty"
+        raise MissingDataError(f"{uri} has no file *{SUFFIX}, as DL4J's exports are called; {inside}")
+    for name in names:
+        if found[name].get("islink"):
+            raise DataError(
+                f"{store.join(uri, name)} is a symbolic link: in a directory of data none is followed, since it may "
+                f"lead anywhere; copy the directory with its links resolved (cp -RL)"
+            )
+    return [_stored(store.join(uri, name), found[name]) for name in names], others
+
+
+def _stored(uri: str, info: dict[str, Any]) -> StoredFile:
+    if info["type"] != "file":
+        raise DataError(f"{uri} is no regular file")
+    return StoredFile(uri, int(info.get("size") or 0), next((str(info[key]) for key in _VERSIONS if key in info), ""))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Order names by the numbers in them: dataset_0_9 before dataset_0_10."""
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", name) if piece]
+
+
+@contextmanager
+def open_file(file: StoredFile, *, look: bool = False) -> Iterator[Input]:
+    """Open a file for reading.
+
+    Parameters
+    ----------
+    file : StoredFile
+    look : bool
+        Whether only little of it is wanted.
+
+    Raises
+    ------
+    DataError
+        When it cannot be opened; names it.
+    """
+    try:
+        if store.is_local(file.uri):
+            with open(file.uri, "rb") as stream:
+                yield Input(stream, file.uri)
+            return
+        fs, path = fsspec.core.url_to_fs(file.uri)
+        if file.size <= SMALL and not look:
+            yield Input(fs.cat_file(path), file.uri)
+        else:
+            with fs.open(path, "rb", **({"block_size": _LOOK_BYTES} if look else {})) as stream:
+                yield Input(stream, file.uri, file.size)
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{file.uri} is gone: {error}") from error
+    except OSError as error:
+        raise DataError(f"{file.uri} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def look_into(file: StoredFile) -> Description:
+    """Say what a file holds, reading little of it."""
+    with open_file(file, look=True) as stream:
+        return describe_dataset(stream)
+
+
+def layout_of(description: Description) -> Layout:
+    """Return kind and columns."""
+    columns: Iterable[tuple[str, Any]] = ((name, placed.header) for name, placed in description.arrays.items())
+    return Layout(description.kind, {name: Column(h.dtype.name, h.shape[1:]) for name, h in columns})

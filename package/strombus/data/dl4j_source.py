@@ -1,0 +1,184 @@
+"""A directory of files that DL4J saved, read by the workers where it lies."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from strombus.data.claims import LARGEST_BLOCK
+from strombus.data.dl4j_files import StoredFile, find_files, layout_of, look_into, open_file
+from strombus.data.rows import Layout, concatenate
+from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
+from strombus.errors import DataError, EmptyDataError, StrombusWarning
+from strombus.interchange.dl4j.datasets import Description, describe_dataset, read_rows
+from strombus.types import Block, Columns
+
+__all__ = ["Dl4jSource", "FilledFile", "open_dl4j", "warn_of_metadata"]
+
+CACHE_BYTES = 64 << 20
+LOOKERS = 16
+"""Threads that look into files when a directory is opened; they wait for the storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilledFile:
+    """A file with examples; `together` says that the numbers of each row lie together, so that some can be read."""
+
+    file: StoredFile
+    rows: int
+    together: bool
+
+
+def open_dl4j(uris: Sequence[str], transform: Transform | None = None) -> Dl4jSource:
+    """Open DL4J's files, or directories of them, as one source.
+
+    Every file is looked into, for its rows and shapes; its numbers are read by the workers.
+
+    Raises
+    ------
+    MissingDataError
+        When nothing is there.
+    EmptyDataError
+        When no file has examples.
+    DataError
+        When a file is damaged (names it, the byte and the reason), or files do not go together.
+    """
+    files = [file for uri in uris for file in find_files(uri)[0]]
+    filled: list[FilledFile] = []
+    layout: Layout | None = None
+    metadata = 0
+    with ThreadPoolExecutor(LOOKERS) as pool:
+        for file, description in zip(files, pool.map(look_into, files), strict=True):
+            metadata += description.metadata > 0
+            if description.rows:
+                here = layout_of(description)
+                layout = here if layout is None else layout.merge(here, (filled[0].file.uri, file.uri))
+                filled.append(FilledFile(file, description.rows, _together(description)))
+    if layout is None:
+        raise EmptyDataError(f"none of the {len(files)} files at {', '.join(uris[:3])} has an example")
+    warn_of_metadata(metadata)
+    return Dl4jSource(filled, layout, transform)
+
+
+def warn_of_metadata(files: int) -> None:
+    """Say, once, that there was what nothing reads."""
+    if files:
+        warnings.warn(
+            f"{files} file{'s have' if files > 1 else ' has'} metadata of examples as Java serialises it: it is "
+            f"skipped, since reading it could run anything; features, labels and masks are complete",
+            StrombusWarning,
+            stacklevel=3,
+        )
+
+
+def _together(description: Description) -> bool:
+    headers = [placed.header for placed in description.arrays.values()]
+    return all(h.shape[0] == 1 or h.strides[0] == h.size // h.shape[0] for h in headers)
+
+
+class Dl4jSource(Source):
+    """Rows of files that DL4J saved; made by `strombus.data.open_dataset`.
+
+    Parameters
+    ----------
+    files : sequence of FilledFile
+    layout : Layout
+        Kind and columns of all files together.
+    transform : callable, optional
+
+    Notes
+    -----
+    Neighbours of up to 4 MiB together are one part, so that small files cost no more than large ones. Each reader
+    keeps up to 64 MiB of what it has read last. A file is described again where it is read: one that has changed
+    since is refused.
+    """
+
+    def __init__(self, files: Sequence[FilledFile], layout: Layout, transform: Transform | None = None) -> None:
+        self.kind = layout.kind
+        self.columns = layout.columns
+        self.transform = transform
+        self.groups = tuple(_grouped(files, layout.row_bytes))
+        self.part_rows = tuple(sum(file.rows for file in group) for group in self.groups)
+        self._start_empty()
+
+    def _start_empty(self) -> None:
+        self._kept: OrderedDict[Block, Columns] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start_empty()
+
+    def blocks(self) -> tuple[Block, ...]:
+        """Return runs of about 4 MiB: some small files, or some rows of a large one."""
+        found: list[Block] = []
+        step = max(1, BLOCK_BYTES // self.layout.row_bytes)
+        for number, (group, rows) in enumerate(zip(self.groups, self.part_rows, strict=True)):
+            found.extend(split_rows(number, rows, step if group[0].together and len(group) == 1 else rows))
+        return tuple(found)
+
+    def read(self, block: Block) -> Columns:
+        """Return a block's rows; see `Source.read`."""
+        with self._lock:
+            if block not in self._kept:
+                self._kept[block] = self._read(block)
+                held = sum(_bytes(columns) for columns in self._kept.values())
+                while held > CACHE_BYTES and len(self._kept) > 1:
+                    held -= _bytes(self._kept.popitem(last=False)[1])
+            self._kept.move_to_end(block)
+            return self._kept[block]
+
+    def release(self) -> None:
+        """Drop what was kept."""
+        with self._lock:
+            self._kept.clear()
+
+    def _read(self, block: Block) -> Columns:
+        pieces: list[Columns] = []
+        first = 0
+        for file in self.groups[block.part]:
+            start, stop = max(block.start - first, 0), min(block.stop - first, file.rows)
+            if start < stop:
+                pieces.append(self._rows(file, start, stop))
+            first += file.rows
+        return concatenate(self.layout, pieces)
+
+    def _rows(self, file: FilledFile, start: int, stop: int) -> Columns:
+        with open_file(file.file) as stream:
+            description = describe_dataset(stream)
+            found = layout_of(description)
+            if description.rows != file.rows or self.layout.merge(found, ("the data", file.file.uri)) != self.layout:
+                raise DataError(f"{file.file.uri} has changed since the data was opened; open it again")
+            return read_rows(stream, description, start, stop)
+
+
+def _bytes(columns: Columns) -> int:
+    return sum(array.nbytes for array in columns.values())
+
+
+def _grouped(files: Sequence[FilledFile], row_bytes: int) -> list[tuple[FilledFile, ...]]:
+    """Put neighbours together up to the size of a block."""
+    groups: list[tuple[FilledFile, ...]] = []
+    pending: list[FilledFile] = []
+    size = 0
+    for file in files:
+        here = file.rows * row_bytes
+        if not file.together and here > LARGEST_BLOCK:
+            raise DataError(
+                f"{file.file.uri} has {here:,} bytes whose rows lie apart (Fortran order), at most {LARGEST_BLOCK:,} "
+                f"are read at once; convert it with strombus data import-dl4j"
+            )
+        if pending and size + here > BLOCK_BYTES:
+            groups.append(tuple(pending))
+            pending, size = [], 0
+        pending.append(file)
+        size += here
+    return [*groups, tuple(pending)]
