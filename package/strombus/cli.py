@@ -237,6 +237,34 @@ def export_command(source: str, target: str, batch_size: int, overwrite: bool) -
     click.echo(f"wrote {manifest.examples:,} examples in {len(manifest.parts)} parts to {target}")
 
 
+@data.command("import-dl4j")
+@click.argument("source")
+@click.argument("target")
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Rows of a minibatch.")
+@click.option(
+    "--bad-files",
+    default="stop",
+    show_default=True,
+    type=click.Choice(["stop", "list"]),
+    help="Whether a damaged file ends the import, or is left out and listed.",
+)
+@click.option("--backend", default="local", show_default=True, help="local, dask, spark or a scheduler's address.")
+@click.option("--overwrite", is_flag=True, help="Replace a dataset that is there already.")
+def import_dl4j_command(
+    source: str, target: str, batch_size: int, bad_files: str, backend: str, overwrite: bool
+) -> None:
+    """Write SOURCE, a directory to which DL4J exported DataSets, as the dataset TARGET.
+
+    An import that was cut off goes on where it ended when the same command runs again.
+    """
+    from strombus.data import import_dl4j
+
+    found = import_dl4j(
+        source, target, batch_size=batch_size, bad_files=bad_files, backend=backend, overwrite=overwrite
+    )
+    click.echo(str(found))
+
+
 @data.command()
 @click.argument("path")
 def inspect(path: str) -> None:

@@ -34,7 +34,16 @@ from strombus.data.writer import ExportSettings, Written, export_partition, mani
 from strombus.errors import ConfigurationError, DataError, ExecutorError, UnfinishedExportError
 from strombus.executors.base import Executor
 
-__all__ = ["check_shared", "export", "readable_source", "resolved", "resumable_export", "temporary_export", "validate"]
+__all__ = [
+    "check_shared",
+    "check_target",
+    "export",
+    "readable_source",
+    "resolved",
+    "resumable_export",
+    "temporary_export",
+    "validate",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +99,7 @@ def export(
         raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
     source = open_source(data, features=features, label=label)
     uri = store.normalise(path)
-    _check_target(uri, overwrite)
+    check_target(uri, overwrite)
     settings = ExportSettings(uri, secrets.token_hex(3), batch_size)
     kept: Manifest | None = None
     try:
@@ -105,7 +114,8 @@ def export(
     return manifest
 
 
-def _check_target(uri: str, overwrite: bool) -> None:
+def check_target(uri: str, overwrite: bool) -> None:
+    """Raise a `DataError` when something is there that must not be replaced."""
     if overwrite:
         return
     if is_finished(uri):

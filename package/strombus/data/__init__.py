@@ -53,6 +53,7 @@ __all__ = [
     "cut_order",
     "epoch_order",
     "export",
+    "import_dl4j",
     "load_cell",
     "load_normalizer",
     "open_cell",
@@ -69,6 +70,7 @@ __all__ = [
 
 _ABOVE = {
     "export": "strombus.exporting",
+    "import_dl4j": "strombus.converting",
     "validate": "strombus.exporting",
     "load_normalizer": "strombus.normalizing",
     "save_normalizer": "strombus.normalizing",

@@ -15,7 +15,7 @@ from strombus.data.dl4j_files import StoredFile, find_files, layout_of, look_int
 from strombus.data.rows import Layout, concatenate
 from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
 from strombus.errors import DataError, EmptyDataError, StrombusWarning
-from strombus.interchange.dl4j.datasets import Description, describe_dataset, read_rows
+from strombus.interchange.dl4j.datasets import describe_dataset, read_rows
 from strombus.types import Block, Columns
 
 __all__ = ["Dl4jSource", "FilledFile", "open_dl4j", "warn_of_metadata"]
@@ -58,7 +58,11 @@ def open_dl4j(uris: Sequence[str], transform: Transform | None = None) -> Dl4jSo
             if description.rows:
                 here = layout_of(description)
                 layout = here if layout is None else layout.merge(here, (filled[0].file.uri, file.uri))
-                filled.append(FilledFile(file, description.rows, _together(description)))
+                filled.append(
+                    FilledFile(
+                        file, description.rows, all(placed.header.by_rows for placed in description.arrays.values())
+                    )
+                )
     if layout is None:
         raise EmptyDataError(f"none of the {len(files)} files at {', '.join(uris[:3])} has an example")
     warn_of_metadata(metadata)
@@ -74,11 +78,6 @@ def warn_of_metadata(files: int) -> None:
             StrombusWarning,
             stacklevel=3,
         )
-
-
-def _together(description: Description) -> bool:
-    headers = [placed.header for placed in description.arrays.values()]
-    return all(h.shape[0] == 1 or h.strides[0] == h.size // h.shape[0] for h in headers)
 
 
 class Dl4jSource(Source):

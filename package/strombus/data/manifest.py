@@ -18,12 +18,15 @@ from strombus.data.store import children, exists, join, normalise
 from strombus.documents import shorten
 from strombus.errors import DataError, MissingDataError, UnfinishedExportError
 
-__all__ = ["Manifest", "Part", "is_finished", "read_manifest", "write_manifest"]
+__all__ = ["JOURNAL", "Manifest", "Part", "is_finished", "read_manifest", "write_manifest"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=200)]
 Count = Annotated[int, Field(ge=0, lt=2**62)]
 _STRICT = ConfigDict(extra="forbid")
 VERSION = 1
+
+JOURNAL = "import-dl4j"
+"""Directory that says which loads of an import are done; it is there until all are."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -126,6 +129,10 @@ def _parse(uri: str, record: Any) -> Manifest:
 
 def _why_not(uri: str) -> DataError:
     names = children(uri)
+    if JOURNAL in names:
+        return UnfinishedExportError(
+            f"{uri} is an import of DL4J's files that did not finish: run it again, and it goes on where it ended"
+        )
     if any(name.startswith("part-") for name in names):
         return UnfinishedExportError(
             f"{uri} has parts but no manifest: an export that did not finish; export again with overwrite=True"

@@ -17,7 +17,7 @@ from strombus.interchange.dl4j.binary import Input
 from strombus.interchange.dl4j.ndarray import Header, read_data, read_header, skip_data, write_ndarray
 from strombus.types import Columns, DataSet, MultiDataSet, from_columns
 
-__all__ = ["Description", "Placed", "describe_dataset", "read_dataset", "read_rows", "write_dataset"]
+__all__ = ["Description", "Placed", "describe_dataset", "read_counted", "read_dataset", "read_rows", "write_dataset"]
 
 _FEATURES, _LABELS, _SAME, _FEATURES_MASK, _LABELS_MASK, _METADATA = (1 << bit for bit in range(6))
 _DATA_SET = {
@@ -175,7 +175,11 @@ def read_dataset(source: Any, name: str = "the file") -> DataSet | MultiDataSet 
     DataError
         Names the byte and the reason.
     """
-    stream = source if isinstance(source, Input) else Input(source, name)
+    return read_counted(source if isinstance(source, Input) else Input(source, name))[0]
+
+
+def read_counted(stream: Input) -> tuple[DataSet | MultiDataSet | None, int]:
+    """Read a whole file; see `read_dataset`. Return the bytes of metadata, too, which nothing reads."""
     walk = _Walk(stream)
     columns: Columns = {}
     for column, header, numbers in walk.arrays():
@@ -183,7 +187,7 @@ def read_dataset(source: Any, name: str = "the file") -> DataSet | MultiDataSet 
     if walk.shared():
         columns = {"features": columns["features"], "labels": columns["features"], **columns}
     _rows(stream, {column: array.shape for column, array in columns.items()})
-    return from_columns(walk.kind, columns) if columns else None
+    return (from_columns(walk.kind, columns) if columns else None), walk.metadata
 
 
 def _rows(stream: Input, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -214,8 +218,7 @@ def _some_rows(stream: Input, placed: Placed, start: int, stop: int) -> Any:
     stream.seek(placed.offset)
     if stop - start == header.shape[0]:
         return read_data(stream, header)
-    row = header.size // header.shape[0]
-    if header.strides[0] != row:  # the first axis is not the slowest: a row's numbers lie apart
+    if not header.by_rows:
         return np.ascontiguousarray(read_data(stream, header)[start:stop])
     stream.skip(start * (header.nbytes // header.shape[0]), "the rows before")
     return read_data(stream, Header((stop - start, *header.shape[1:]), header.strides, header.type, header.order))

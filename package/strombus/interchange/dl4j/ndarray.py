@@ -82,6 +82,11 @@ class Header:
         return math.prod(self.shape)
 
     @property
+    def by_rows(self) -> bool:
+        """Whether the numbers of each entry of the first axis lie together, one entry after the other."""
+        return self.shape[0] <= 1 or self.strides[0] == self.size // self.shape[0]
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the numbers as stored."""
         return self.size * np.dtype(_TYPES[self.type][0]).itemsize
