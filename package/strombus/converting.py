@@ -20,9 +20,9 @@ from strombus.data.conversion import (
     plan_loads,
     read_converted,
 )
-from strombus.data.dl4j_files import StoredFile, find_files, layout_of, look_into
+from strombus.data.dl4j_files import StoredFile, find_all, layout_of, look_into
 from strombus.data.dl4j_source import warn_of_metadata
-from strombus.data.manifest import JOURNAL, write_manifest
+from strombus.data.manifest import JOURNAL, is_finished, write_manifest
 from strombus.data.rows import Layout
 from strombus.data.writer import manifest_of, remove_others
 from strombus.errors import ConfigurationError, DataError, EmptyDataError
@@ -84,25 +84,15 @@ def import_dl4j(
     uris = [store.normalise(one) for one in ([source] if isinstance(source, str | os.PathLike) else source)]
     if uri in uris:
         raise ConfigurationError(f"{uri} cannot be the source and the target; name another target")
-    if JOURNAL not in store.children(uri):
+    if is_finished(uri) or JOURNAL not in store.children(uri):
         check_target(uri, overwrite)
-    files, skipped = _found(uris)
+    files, others = find_all(uris)
     layout, first = _first(files, bad_files == "list")
     settings = ConversionSettings(uri, secrets.token_hex(3), batch_size, layout, first, bad_files == "list")
     loads = plan_loads(files, settings)
     with resolved(backend if executor is None else executor) as runner:
         converted = list(_converted(loads, settings, runner, progress))
-    return _published(uri, converted, skipped)
-
-
-def _found(uris: Sequence[str]) -> tuple[list[StoredFile], list[Skipped]]:
-    files: list[StoredFile] = []
-    skipped: list[Skipped] = []
-    for uri in uris:
-        here, others = find_files(uri)
-        files += here
-        skipped += [Skipped(store.join(uri, name), "not called *.bin") for name in others]
-    return files, skipped
+    return _published(uri, converted, others)
 
 
 def _first(files: Sequence[StoredFile], keep_going: bool) -> tuple[Layout, str]:
@@ -150,7 +140,7 @@ def _done(loads: Sequence[Load], settings: ConversionSettings) -> dict[str, Conv
     return {key: one for key, one in found if one is not None and (settings.keep_going or not one.bad)}
 
 
-def _published(uri: str, converted: Sequence[Converted], skipped: Sequence[Skipped]) -> Inventory:
+def _published(uri: str, converted: Sequence[Converted], others: Sequence[str]) -> Inventory:
     """Make the parts a dataset, once all of them are there."""
     manifest = manifest_of(one.written for one in converted)
     there = set(store.children(uri))
@@ -161,6 +151,8 @@ def _published(uri: str, converted: Sequence[Converted], skipped: Sequence[Skipp
     write_manifest(uri, manifest)
     remove_others(uri, manifest)
     store.remove(store.join(uri, JOURNAL))
+    skipped = [one for load in converted for one in load.skipped]
+    skipped += [Skipped(name, "not called *.bin") for name in others]
     metadata = sum(one.metadata for one in converted)
     warn_of_metadata(metadata)
     return Inventory(
@@ -169,6 +161,6 @@ def _published(uri: str, converted: Sequence[Converted], skipped: Sequence[Skipp
         parts=len(manifest.parts),
         kind=manifest.kind,
         columns=dict(manifest.columns),
-        skipped=(*(one for load in converted for one in load.skipped), *skipped),
+        skipped=tuple(skipped),
         metadata=metadata,
     )

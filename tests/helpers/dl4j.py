@@ -1,6 +1,8 @@
-"""Arrays as the golden JSON files hold them."""
+"""Arrays as the golden JSON files hold them, and as bytes that say what they should not."""
 
 from __future__ import annotations
+
+import struct
 
 import numpy as np
 
@@ -70,3 +72,22 @@ def trainings_of(*layers):
         for variable, role in {"W": "weight", "b": "bias"}.items()
     ]
     return read_trainings(records, "model.zip")
+
+
+FLAG = 0x2000
+"""That an array is of type FLOAT."""
+
+
+def shaped(numbers, count, kind="FLOAT", mode="MIXED_DATA_TYPES", data=b""):
+    """Return an array with the shape information `numbers` and a length of `count`, followed by `data`."""
+
+    def head(length, name):
+        return (
+            struct.pack(">H", len(mode))
+            + mode.encode()
+            + struct.pack(">q", length)
+            + struct.pack(">H", len(name))
+            + name.encode()
+        )
+
+    return head(len(numbers), "LONG") + struct.pack(f">{len(numbers)}q", *numbers) + head(count, kind) + data

@@ -13,6 +13,7 @@ from torch import nn
 
 import strombus as sb
 from strombus.compat.dl4j import SparkDl4jMultiLayer
+from strombus.interchange.dl4j.binary import Input
 
 EXPORTED = Path(__file__).parents[1] / "golden/dl4j/exported"
 KEPT = [0, 1, 2, 3, 8, 7, 6, 5, 4, 9, 10, 17, 16, 15, 14, 13, *range(18, 24), 29, 28, 27, 26, 25, 24, 30, 31]
@@ -48,8 +49,17 @@ def figures(data, backend):
         }
 
 
-def test_an_exported_directory_is_fitted_scored_and_evaluated_as_its_rows_are(backend):
-    found, wanted = (figures(data, backend) for data in (EXPORTED / "data_sets_batch_4", in_memory()))
+def headers_only(self, dtype, count, what, real=Input.array):
+    """Stand in on the driver, which never reads the numbers."""
+    assert what != "the numbers"
+    return real(self, dtype, count, what)
+
+
+def test_an_exported_directory_is_fitted_scored_and_evaluated_as_its_rows_are(backend, monkeypatch, request):
+    wanted = figures(in_memory(), backend)
+    if "local-1" not in request.node.name:
+        monkeypatch.setattr(Input, "array", headers_only)
+    found = figures(EXPORTED / "data_sets_batch_4", backend)
     assert found["examples"] == 60
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)

@@ -13,8 +13,8 @@ from strombus.data.dl4j_files import StoredFile, layout_of, open_file
 from strombus.data.manifest import JOURNAL
 from strombus.data.rows import Column, Layout, Rows
 from strombus.data.writer import PartWriter, Written
-from strombus.errors import DataError, MissingDataError
-from strombus.files import write_whole
+from strombus.errors import DataError
+from strombus.files import read_whole, write_whole
 from strombus.interchange.dl4j.datasets import Description, describe_dataset, read_counted, read_rows
 from strombus.types import from_columns
 
@@ -31,6 +31,8 @@ __all__ = [
 
 LOAD_BYTES = 64 << 20
 """Bytes of the files of one task."""
+
+LARGEST_NOTE = 64 << 20
 
 WHOLE_BYTES = 64 << 20
 """Bytes of a file that is read at once."""
@@ -230,7 +232,7 @@ def read_converted(uri: str, load: Load, parts: set[str]) -> Converted | None:
     """Return what an earlier run made of a load; None where it did not finish it, or `parts` lacks some of it."""
     note = _note(uri, load)
     try:
-        found = _RECORD.validate_json(store.read_text(note))
-    except (FileNotFoundError, MissingDataError, ValidationError):
+        found = _RECORD.validate_json(read_whole(note, LARGEST_NOTE))
+    except (FileNotFoundError, DataError, ValidationError):
         return None
     return found if all(part.name in parts for part in found.written.parts) else None

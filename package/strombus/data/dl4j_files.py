@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,14 @@ from strombus.errors import DataError, MissingDataError
 from strombus.interchange.dl4j.binary import Input
 from strombus.interchange.dl4j.datasets import Description, describe_dataset
 
-__all__ = ["StoredFile", "find_files", "holds_dl4j", "layout_of", "look_into", "open_file"]
+__all__ = ["THREADS", "StoredFile", "find_all", "holds_dl4j", "layout_of", "look_into", "open_file"]
 
 SUFFIX = ".bin"
 SMALL = 4 << 20
 """Bytes of a file that is fetched from a remote store in one request."""
+
+THREADS = 16
+"""Threads that look for files, and into them; they wait for the storage."""
 
 _LOOK_BYTES = 1 << 16
 _VERSIONS = ("mtime", "ETag", "LastModified", "last_modified", "modificationTime", "updated", "created")
@@ -72,10 +76,12 @@ def find_files(uri: str) -> tuple[list[StoredFile], list[str]]:
         When one is a symbolic link or no regular file.
     """
     fs, path = fsspec.core.url_to_fs(uri)
-    if not fs.isdir(path):
-        if not fs.exists(path):
-            raise MissingDataError(f"no data at {uri}: neither a file nor a directory; check the path")
-        return [_stored(uri, fs.info(path))], []
+    try:
+        info = fs.info(path)
+    except FileNotFoundError:
+        raise MissingDataError(f"no data at {uri}: neither a file nor a directory; check the path") from None
+    if info["type"] != "directory":
+        return [_stored(uri, info)], []
     found = {str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: entry for entry in fs.ls(path, detail=True)}
     found.pop(str(path).rstrip("/").rsplit("/", 1)[-1], None)  # object stores list the directory itself too
     names = sorted(filter(_is_ours, found), key=_natural)
@@ -90,6 +96,14 @@ def find_files(uri: str) -> tuple[list[StoredFile], list[str]]:
                 f"lead anywhere; copy the directory with its links resolved (cp -RL)"
             )
     return [_stored(store.join(uri, name), found[name]) for name in names], others
+
+
+def find_all(uris: Sequence[str]) -> tuple[list[StoredFile], list[str]]:
+    """Find the files at some paths; see `find_files`. The others are given with their whole paths."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(find_files, uris))
+    others = [store.join(uri, name) for uri, (_, names) in zip(uris, found, strict=True) for name in names]
+    return [file for files, _ in found for file in files], others
 
 
 def _stored(uri: str, info: dict[str, Any]) -> StoredFile:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from strombus.data.claims import LARGEST_BLOCK
-from strombus.data.dl4j_files import StoredFile, find_files, layout_of, look_into, open_file
+from strombus.data.dl4j_files import THREADS, StoredFile, find_all, layout_of, look_into, open_file
 from strombus.data.rows import Layout, concatenate
 from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
 from strombus.errors import DataError, EmptyDataError, StrombusWarning
@@ -21,8 +21,6 @@ from strombus.types import Block, Columns
 __all__ = ["Dl4jSource", "FilledFile", "open_dl4j", "warn_of_metadata"]
 
 CACHE_BYTES = 64 << 20
-LOOKERS = 16
-"""Threads that look into files when a directory is opened; they wait for the storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +46,11 @@ def open_dl4j(uris: Sequence[str], transform: Transform | None = None) -> Dl4jSo
     DataError
         When a file is damaged (names it, the byte and the reason), or files do not go together.
     """
-    files = [file for uri in uris for file in find_files(uri)[0]]
+    files = find_all(uris)[0]
     filled: list[FilledFile] = []
     layout: Layout | None = None
     metadata = 0
-    with ThreadPoolExecutor(LOOKERS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for file, description in zip(files, pool.map(look_into, files), strict=True):
             metadata += description.metadata > 0
             if description.rows:

@@ -30,8 +30,8 @@ _MULTI = ("features", "labels", "features_mask", "labels_mask")
 _JAVA = b"\xac\xed\x00\x05"
 """How Java's serialisation begins."""
 
-_SHORTEST = 60
-"""Bytes that an array has at least, so that a number of arrays can be doubted."""
+_MOST = 1000
+"""Arrays of features, of labels, and of masks."""
 
 _NO_MASK = -1.0
 """The only value of the array that stands in a `MultiDataSet` file for a mask that is missing."""
@@ -109,10 +109,8 @@ class _Walk:
         head = b"\0" + bytes(self.stream.take(15, "the numbers of arrays"))
         counts = [int.from_bytes(head[at : at + 4], "big", signed=True) for at in range(0, 16, 4)]
         inputs, outputs, input_masks, output_masks = counts
-        if min(counts) < 0 or sum(counts) * _SHORTEST > self.stream.remaining:
-            raise self.stream.fail(
-                f"{counts} arrays of features, labels and masks do not fit into {self.stream.remaining:,} bytes", 0
-            )
+        if min(counts) < 0 or max(counts) > _MOST:
+            raise self.stream.fail(f"{counts} arrays of features, labels and masks of each are not credible", 0)
         if input_masks not in (0, inputs) or output_masks not in (0, outputs) or (outputs and not inputs):
             raise self.stream.fail(f"{counts} arrays of features, labels and masks of each do not go together", 0)
         return [f"{name}_{i}" for name, count in zip(_MULTI, counts, strict=True) for i in range(count)]
@@ -192,9 +190,11 @@ def read_counted(stream: Input) -> tuple[DataSet | MultiDataSet | None, int]:
 
 def _rows(stream: Input, shapes: Mapping[str, tuple[int, ...]]) -> int:
     lengths = {name: shape[0] if shape else None for name, shape in shapes.items()}
+    listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     if None in lengths.values() or len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise stream.fail(f"all arrays need the same number of examples along their first axis, got {listed}", 0)
+    if any(0 in shape[1:] and shape[0] for shape in shapes.values()):
+        raise stream.fail(f"examples without values cannot be told apart from none, got {listed}", 0)
     return next(iter(lengths.values()), 0) or 0
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dl4j import array_of
+from helpers.dl4j import FLAG as F
+from helpers.dl4j import array_of, shaped
 
 from strombus.errors import DataError
 from strombus.interchange.dl4j.binary import Input
@@ -139,11 +141,15 @@ def damaged(whole, rng):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "empty_dataset"])
 def test_a_damaged_file_is_refused_or_differs_in_its_numbers_alone(name):
-    """What is read has the shapes and dtypes of the original; a number that was not hit is the number it was."""
+    """What is read has the shapes and dtypes of the original; a number that was not hit is the number it was.
+
+    However large a length has become, no more memory is taken than a few times that of the file.
+    """
     whole, rng = content(name), np.random.default_rng(NAMES.index(name))
     original, described = read_dataset(whole).columns(), describe_dataset(whole)
     spans = {n: (p.offset, p.offset + p.header.nbytes) for n, p in described.arrays.items()}
     refused = []
+    tracemalloc.start()
     for _ in range(-(-CASES // len(NAMES))):
         changed = damaged(whole, rng)
         try:
@@ -160,6 +166,9 @@ def test_a_damaged_file_is_refused_or_differs_in_its_numbers_alone(name):
             start, stop = spans[column]
             if len(whole) == len(changed) and not any(hit[start:stop]):
                 assert array.tobytes() == original[column].tobytes(), column
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500_000 + 1000 * -(-CASES // len(NAMES))  # the reasons are kept
     assert refused
     assert all("the file, byte" in reason for reason in refused)
 
@@ -172,11 +181,13 @@ def test_a_damaged_file_is_refused_or_differs_in_its_numbers_alone(name):
         (b"\x41", "starts with the byte 0x41"),
         (b"\x07", "labels at most once"),
         (b"\x01" + b"\xac\xed\x00\x05sr", "claims 44,269 bytes"),
-        (b"\x00\x7f\xff\xff\xff" + bytes(11), "do not fit into"),
+        (b"\x00\x7f\xff\xff\xff" + bytes(11), "are not credible"),
         (b"\xff\xff\xff\xff" + bytes(12), "starts with the byte 0xff"),
-        (b"\x00\x00\x00\x01\xff\xff\xff\xff" + bytes(80), "do not fit into"),
+        (b"\x00\x00\x00\x01\xff\xff\xff\xff" + bytes(80), "are not credible"),
         (b"\x00\x00\x00\x02" + bytes(4) + b"\x00\x00\x00\x01" + bytes(4 + 400), "do not go together"),
         (b"\x00\x00\x00\x00\x00\x00\x00\x01" + bytes(8 + 400), "do not go together"),
+        (b"\x01" + shaped([2, 2**60, 0, 0, 1, F, 1, 99], 0), "examples without values"),
+        (b"\x01" + shaped([0, F, 1, 99], 1, data=bytes(4)), "the same number of examples"),
         (b"PK\x03\x04" + bytes(30), "starts with the byte 0x50"),
         (content("with_meta_data")[:-129] + b"\x80\x04K\x01.", "metadata must stand here"),
         (content("no_labels") + b"\0", "1 bytes follow the last array"),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dl4j import array_of
+from helpers.dl4j import FLAG as F
+from helpers.dl4j import array_of, shaped
 
 from strombus.errors import DataError
 from strombus.interchange.dl4j.binary import Input
@@ -77,22 +78,6 @@ def test_numbers_may_be_skipped():
         skip_data(stream, read_header(stream))
         np.testing.assert_array_equal(read_ndarray(stream), np.arange(4))
         assert stream.remaining == 0
-
-
-def shaped(numbers, count, kind="FLOAT", mode="MIXED_DATA_TYPES", data=b""):
-    def head(length, name):
-        return (
-            struct.pack(">H", len(mode))
-            + mode.encode()
-            + struct.pack(">q", length)
-            + struct.pack(">H", len(name))
-            + name.encode()
-        )
-
-    return head(len(numbers), "LONG") + struct.pack(f">{len(numbers)}q", *numbers) + head(count, kind) + data
-
-
-F = 0x2000
 
 
 @pytest.mark.parametrize(
