@@ -123,6 +123,7 @@ def bad(folder):
     (folder / "dataset_0_5.bin").write_bytes(whole[:-10])
     shutil.copy(GOLDEN / "datasets/one_example.bin", folder / "dataset_0_20.bin")
     (folder / "dataset_0_21.bin").write_bytes(b"\0")
+    (folder / "dataset_0.bin").write_bytes(b"")  # first by name
     (folder / "README").write_text("see the wiki")
     (folder / ".dataset_0_0.bin.crc").write_text("crc")
 
@@ -131,6 +132,9 @@ def test_bad_files_are_listed_with_byte_and_reason_or_end_the_import(tmp_path, s
     total = save(tmp_path / "in")
     bad(tmp_path / "in")
     target = tmp_path / "d.zarr"
+    with pytest.raises(DataError, match=r"dataset_0\.bin, byte 0"):
+        convert(tmp_path / "in", target, local_executors[1])
+    (tmp_path / "in/dataset_0.bin").rename(tmp_path / "in/dataset_0_22.bin")
     with pytest.raises(TaskError, match=r"dataset_0_5\.bin, byte \d+: .* are left") as caught:
         convert(tmp_path / "in", target, local_executors[1])
     assert isinstance(caught.value.__cause__, DataError)
@@ -142,9 +146,10 @@ def test_bad_files_are_listed_with_byte_and_reason_or_end_the_import(tmp_path, s
         "dataset_0_5.bin",
         "dataset_0_20.bin",
         "dataset_0_21.bin",
+        "dataset_0_22.bin",
         "README",
     ]
-    assert [one.bad for one in found.skipped] == [True, True, False, False]
+    assert [one.bad for one in found.skipped] == [True, True, False, True, False]
     text = str(found)
     assert "dataset_0_5.bin, byte " in text
     assert "dataset_0_20.bin is DataSet(features float32[4]" in text

@@ -150,9 +150,9 @@ _RECORD = TypeAdapter(Converted)
 def plan_loads(files: Sequence[StoredFile], settings: ConversionSettings) -> list[Load]:
     """Cut files into loads of about 64 MiB, always in the same way."""
     groups: list[list[StoredFile]] = []
-    size = LOAD_BYTES
+    size = 0
     for file in files:
-        if size + file.size > LOAD_BYTES:
+        if not groups or size + file.size > LOAD_BYTES:
             groups.append([])
             size = 0
         groups[-1].append(file)

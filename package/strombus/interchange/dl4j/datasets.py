@@ -68,27 +68,22 @@ class Description:
 
 @dataclass(slots=True)
 class _Walk:
-    """A file read from front to back, array by array."""
+    """A file read from front to back, array by array; `same` says that the labels are the features."""
 
     stream: Input
     kind: str = "DataSet"
     metadata: int = 0
-    _same: bool = False
+    same: bool = False
 
     def arrays(self) -> Iterator[tuple[str, Header, Any]]:
         """Yield name, header, and the mask's numbers where these had to be read; the caller takes the others."""
-        names = self._names()
-        for name in names:
+        for name in self._names():
             header = read_header(self.stream)
             small = self.kind == "MultiDataSet" and "_mask" in name and header.size == 1
             numbers = read_data(self.stream, header) if small else None
             if numbers is None or numbers.item() != _NO_MASK:
                 yield name, header, numbers
         self._end()
-
-    def shared(self) -> bool:
-        """Say whether the labels are the features."""
-        return self._same
 
     def _names(self) -> list[str]:
         first = self.stream.unpack("B", "the first byte")
@@ -101,7 +96,7 @@ class _Walk:
                 f"labels at most once",
                 0,
             )
-        self._same, self.metadata = bool(first & _SAME), first & _METADATA
+        self.same, self.metadata = bool(first & _SAME), first & _METADATA
         return [name for name, bit in _DATA_SET.items() if first & bit]
 
     def _counted(self) -> list[str]:
@@ -147,7 +142,7 @@ def describe_dataset(source: Any, name: str = "the file") -> Description:
         arrays[column] = Placed(header, stream.offset - (0 if numbers is None else header.nbytes))
         if numbers is None:
             skip_data(stream, header)
-    if walk.shared():
+    if walk.same:
         arrays = {"features": arrays["features"], "labels": arrays["features"], **arrays}
     rows = _rows(stream, {name: placed.header.shape for name, placed in arrays.items()})
     return Description(walk.kind, arrays, rows, walk.metadata)
@@ -182,7 +177,7 @@ def read_counted(stream: Input) -> tuple[DataSet | MultiDataSet | None, int]:
     columns: Columns = {}
     for column, header, numbers in walk.arrays():
         columns[column] = read_data(stream, header) if numbers is None else numbers
-    if walk.shared():
+    if walk.same:
         columns = {"features": columns["features"], "labels": columns["features"], **columns}
     _rows(stream, {column: array.shape for column, array in columns.items()})
     return (from_columns(walk.kind, columns) if columns else None), walk.metadata
