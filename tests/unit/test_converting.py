@@ -110,7 +110,7 @@ def test_a_large_file_is_converted_in_the_memory_of_some_of_its_rows(tmp_path, m
     monkeypatch.setattr("strombus.data.conversion.STEP_BYTES", 7 * 16)
     steps = []
     real = PartWriter.add
-    monkeypatch.setattr(PartWriter, "add", lambda self, item: steps.append(item.examples) or real(self, item))
+    monkeypatch.setattr(PartWriter, "add", lambda self, item, **copy: steps.append(item.examples) or real(self, item))
     total = save(tmp_path / "in", (50, 3))
     convert(tmp_path / "in", tmp_path / "d.zarr", local_executors[1])
     assert ids(tmp_path / "d.zarr") == list(range(total))

@@ -185,9 +185,9 @@ def convert_load(settings: ConversionSettings, load: Load) -> Converted:
             skipped.append(Skipped(file.uri, "no examples"))
             continue
         files += 1
-        writer.add(first)
+        writer.add(first, copy=False)
         for rows in objects.rows:
-            writer.add(rows)
+            writer.add(rows, copy=False)
     converted = Converted(writer.finish(), files, metadata, tuple(skipped))
     write_whole(_note(settings.uri, load), _RECORD.dump_json(converted))
     return converted

@@ -97,8 +97,14 @@ class PartWriter:
     _parts: list[Part] = field(default_factory=list)
     _suffix: str = field(default_factory=lambda: secrets.token_hex(4))
 
-    def add(self, item: Any) -> None:
+    def add(self, item: Any, *, copy: bool = True) -> None:
         """Take one object of any number of rows.
+
+        Parameters
+        ----------
+        item : DataSet, MultiDataSet or (features, labels)
+        copy : bool
+            Whether its arrays may change before the part is written: a generator may fill the same ones again.
 
         Raises
         ------
@@ -112,8 +118,8 @@ class PartWriter:
         start = 0
         while start < rows.examples:
             taken = rows[start : start + self._sizes.part - self._rows]
-            # a generator may fill the same array again
-            self._pending.append({name: array.copy() for name, array in taken.columns().items()})
+            columns = taken.columns()
+            self._pending.append({name: array.copy() for name, array in columns.items()} if copy else columns)
             self._rows += taken.examples
             start += taken.examples
             if self._rows == self._sizes.part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from typing import IO, Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 from strombus.errors import DataError
 
 __all__ = ["Input", "text"]
+
+_SWAP = sys.byteorder == "little"
+_NUMBERS = {kind: struct.Struct(f">{kind}") for kind in "bBHiqfd"}
 
 
 class Input:
@@ -47,19 +51,20 @@ class Input:
         """Return the error to raise: name, byte and reason."""
         return DataError(f"{self.name}, byte {self.offset if offset is None else offset:,}: {reason}")
 
-    def take(self, length: int, what: str) -> memoryview:
-        """Return the next bytes; views where the source is bytes.
+    def take(self, length: int, what: str) -> Any:
+        """Return the next bytes; a view where the source is bytes.
 
         Raises
         ------
         DataError
             When fewer are left.
         """
-        self.need(length, what)
+        if length > self._size - self.offset:
+            self.need(length, what)
         if self._file is None:
-            taken = self._bytes[self.offset : self.offset + length]
+            taken: Any = self._bytes[self.offset : self.offset + length]
         else:
-            taken = memoryview(self._file.read(length))
+            taken = self._file.read(length)
             if len(taken) < length:
                 raise self.fail(f"the file ends within {what}, though its size promised more")
         self.offset += length
@@ -72,19 +77,23 @@ class Input:
                 f"{what} needs {length:,} bytes, {max(self.remaining, 0):,} are left: the file is cut short"
             )
 
-    def array(self, dtype: Any, count: int, what: str) -> Any:
+    def array(self, dtype: Any, count: int, what: str, out: Any = None) -> Any:
         """Return the next `count` numbers in this machine's byte order.
 
-        Single bytes of a bytes-like source are a read-only view; everything else is one copy, swapped.
+        Single bytes of a bytes-like source are a read-only view; everything else is one copy, swapped. `out` is a flat
+        array of this dtype and length to put them into.
         """
-        wanted = np.dtype(dtype)
+        wanted = np.dtype(dtype).newbyteorder("=")
         self.need(count * wanted.itemsize, what)
-        if self._file is None:
-            stored = np.frombuffer(self.take(count * wanted.itemsize, what), wanted.newbyteorder(">"))
-            return stored if wanted.itemsize == 1 else stored.astype(wanted.newbyteorder("="))
-        found = np.empty(count, wanted.newbyteorder("="))
-        self._fill(found.view(np.uint8).data, what)
-        return found.byteswap(inplace=True) if wanted.newbyteorder(">") != found.dtype else found
+        if self._file is not None:
+            found = np.empty(count, wanted) if out is None else out
+            self._fill(found.view(np.uint8).data, what)
+            return found.byteswap(inplace=True) if _SWAP and wanted.itemsize > 1 else found
+        stored = np.frombuffer(self.take(count * wanted.itemsize, what), wanted.newbyteorder(">"))
+        if out is not None:
+            out[...] = stored
+            return out
+        return stored if wanted.itemsize == 1 else stored.astype(wanted)
 
     def _fill(self, place: memoryview, what: str) -> None:
         filled = 0
@@ -114,8 +123,9 @@ class Input:
         self.offset = offset
 
     def unpack(self, kind: str, what: str) -> Any:
-        """Return one number; `kind` is a letter of `struct`: b, i, q, f, d."""
-        return struct.unpack(f">{kind}", self.take(struct.calcsize(f">{kind}"), what))[0]
+        """Return one number; `kind` is a letter of `struct`: b, B, H, i, q, f, d."""
+        number = _NUMBERS[kind]
+        return number.unpack(self.take(number.size, what))[0]
 
     def text(self, what: str, most: int = 64) -> str:
         """Return a text as ``DataInputStream.readUTF`` does; only ASCII of up to `most` bytes, as names are.

@@ -82,6 +82,16 @@ class Header:
         return math.prod(self.shape)
 
     @property
+    def contiguous(self) -> bool:
+        """Whether the numbers lie in C order, whatever `order` says."""
+        step = 1
+        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if length != 1 and stride != step:
+                return not self.size
+            step *= length
+        return True
+
+    @property
     def by_rows(self) -> bool:
         """Whether the numbers of each entry of the first axis lie together, one entry after the other."""
         return self.shape[0] <= 1 or self.strides[0] == self.size // self.shape[0]
@@ -131,17 +141,18 @@ def read_header(stream: Input) -> Header:
         When it contradicts itself or the bytes that are left.
     """
     start = stream.offset
-    mode, length, kind = _buffer(stream, "the shape")
+    mode, length, kind = _buffer(stream, "the length of the shape")
     if kind not in {"LONG", "INT"} or not 4 <= length <= 2 * _MOST_RANK + 4:
         raise stream.fail(f"no array starts here: its shape would be {length:,} numbers of type {kind}", start)
-    numbers = stream.array(_TYPES[kind][0], length, "the shape").tolist()
+    integer = "q" if kind == "LONG" else "i"
+    numbers = struct.unpack(f">{length}{integer}", stream.take(length * struct.calcsize(integer), "the shape"))
     rank, flags, order = numbers[0], numbers[-3], numbers[-1]
     if length != 2 * rank + 4 or order not in (99, 102):
         raise stream.fail(
-            f"the shape {numbers} contradicts itself: rank {rank} of {length} numbers, order {order}", start
+            f"the shape {list(numbers)} contradicts itself: rank {rank} of {length} numbers, order {order}", start
         )
-    _, count, name = _buffer(stream, "the numbers")
-    shape, strides = tuple(numbers[1 : 1 + rank]), tuple(numbers[1 + rank : 1 + 2 * rank])
+    _, count, name = _buffer(stream, "the number of numbers")
+    shape, strides = numbers[1 : 1 + rank], numbers[1 + rank : 1 + 2 * rank]
     if problem := _problem(shape, strides, count) or _type_problem(name, flags if mode == _CURRENT else 0):
         raise stream.fail(problem, start)
     header = Header(shape, strides, name, chr(order))
@@ -150,12 +161,13 @@ def read_header(stream: Input) -> Header:
 
 
 def _buffer(stream: Input, what: str) -> tuple[str, int, str]:
+    """Read the head of a buffer: allocation mode, length and type."""
     start = stream.offset
-    mode = stream.text(f"the allocation mode of {what}")
+    mode = stream.text("an allocation mode")
     if mode not in _MODES:
         raise stream.fail(f"an allocation mode of DL4J ({', '.join(_MODES)}) must stand here, got {mode!r}", start)
-    length = stream.unpack("i" if mode in _SHORT_LENGTHS else "q", f"the length of {what}")
-    return mode, length, stream.text(f"the type of {what}")
+    length = stream.unpack("i" if mode in _SHORT_LENGTHS else "q", what)
+    return mode, length, stream.text("a type")
 
 
 def _problem(shape: tuple[int, ...], strides: tuple[int, ...], count: int) -> str | None:
@@ -201,6 +213,8 @@ def read_data(stream: Input, header: Header) -> Any:
             wrong = int(np.argmax(flat > 1))
             raise stream.fail(f"a BOOL must be 0 or 1, got {int(flat[wrong])}", start + wrong)
         flat = flat.view(bool)
+    if header.contiguous:
+        return flat.reshape(header.shape)
     strides = [s * flat.itemsize if n > 1 else flat.itemsize for s, n in zip(header.strides, header.shape, strict=True)]
     return np.lib.stride_tricks.as_strided(flat, header.shape, strides, writeable=flat.flags.writeable)
 
