@@ -49,10 +49,10 @@ def figures(data, backend):
         }
 
 
-def headers_only(self, dtype, count, what, real=Input.array):
+def headers_only(self, dtype, count, what, out=None, real=Input.array):
     """Stand in on the driver, which never reads the numbers."""
     assert what != "the numbers"
-    return real(self, dtype, count, what)
+    return real(self, dtype, count, what, out)
 
 
 def test_an_exported_directory_is_fitted_scored_and_evaluated_as_its_rows_are(backend, monkeypatch, request):

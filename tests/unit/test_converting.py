@@ -16,7 +16,6 @@ import strombus as sb
 from strombus.cli import main
 from strombus.data import open_dataset, read_manifest
 from strombus.data.conversion import convert_load
-from strombus.data.writer import PartWriter
 from strombus.errors import (
     ConfigurationError,
     DataError,
@@ -105,16 +104,21 @@ def test_masks_and_dtypes_arrive(tmp_path, local_executors, name):
         np.testing.assert_array_equal(array, wanted)
 
 
-def test_a_large_file_is_converted_in_the_memory_of_some_of_its_rows(tmp_path, monkeypatch, local_executors):
-    monkeypatch.setattr("strombus.data.conversion.WHOLE_BYTES", 100)
-    monkeypatch.setattr("strombus.data.conversion.STEP_BYTES", 7 * 16)
-    steps = []
-    real = PartWriter.add
-    monkeypatch.setattr(PartWriter, "add", lambda self, item, **copy: steps.append(item.examples) or real(self, item))
-    total = save(tmp_path / "in", (50, 3))
-    convert(tmp_path / "in", tmp_path / "d.zarr", local_executors[1])
-    assert ids(tmp_path / "d.zarr") == list(range(total))
-    assert steps == [7] * 7 + [1, 3]
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_file_of_several_parts_and_masks_that_come_and_go(tmp_path, small, local_executors, order):
+    ids = np.arange(70, dtype=np.float32)
+    one = np.asarray(np.stack([ids, ids], axis=1), order=order)
+    mask = np.stack([ids % 2, ids % 3], axis=1).astype(np.float32)
+    pieces = [(slice(0, 3), False), (slice(3, 50), True), (slice(50, 53), False), (slice(53, 70), True)]
+    for number, (span, masked) in enumerate(pieces):
+        with open(tmp_path / f"{number}.bin", "wb") as file:
+            write_dataset(file, DataSet(one[span], one[span], None, mask[span] if masked else None))
+        if not masked:
+            mask[span] = 1
+    convert(tmp_path, tmp_path / "d.zarr", local_executors[1], batch_size=4)
+    found = read_all(open_dataset(tmp_path / "d.zarr"))
+    np.testing.assert_array_equal(found["features"], one)
+    np.testing.assert_array_equal(found["labels_mask"], mask)
 
 
 def bad(folder):
@@ -244,4 +248,4 @@ def test_the_command_prints_the_inventory_and_names_a_bad_file(tmp_path):
     bad(tmp_path / "in")
     result = CliRunner().invoke(main, ["data", "import-dl4j", str(tmp_path / "in"), str(tmp_path / "e.zarr")])
     assert result.exit_code == 6
-    assert "dataset_0_5.bin, byte " in result.stderr
+    assert "dataset_0.bin, byte 0" in result.stderr

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from strombus.data import store
 from strombus.data.dl4j_files import StoredFile, layout_of, open_file
 from strombus.data.manifest import JOURNAL
-from strombus.data.rows import Column, Layout, Rows
+from strombus.data.rows import Column, Layout
 from strombus.data.writer import PartWriter, Written
 from strombus.errors import DataError
 from strombus.files import read_whole, write_whole
-from strombus.interchange.dl4j.datasets import Description, describe_dataset, read_counted, read_rows
-from strombus.types import from_columns
+from strombus.interchange.dl4j.binary import Input
+from strombus.interchange.dl4j.datasets import Description, describe_dataset, read_rows
+from strombus.types import Columns, from_columns
 
 __all__ = [
     "ConversionSettings",
@@ -33,12 +35,6 @@ LOAD_BYTES = 64 << 20
 """Bytes of the files of one task."""
 
 LARGEST_NOTE = 64 << 20
-
-WHOLE_BYTES = 64 << 20
-"""Bytes of a file that is read at once."""
-
-STEP_BYTES = 16 << 20
-"""Bytes of the rows that are read at once of a larger one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,60 +164,79 @@ def _key(files: Iterable[StoredFile], settings: ConversionSettings) -> str:
 def convert_load(settings: ConversionSettings, load: Load) -> Converted:
     """Write a load's rows as parts, and a note of it when all are there; a task."""
     writer = PartWriter(settings.uri, settings.export, settings.batch_size)
-    layout, files, metadata, skipped = settings.layout, 0, 0, []
+    filling, layout, files, metadata, skipped = _Filling(writer, settings.layout), settings.layout, 0, 0, []
     for file in load.files:
-        objects = _Objects(file)
-        try:
-            first = next(objects.rows, None)
-            if first is not None:
-                layout = layout.merge(Layout.of(first), (settings.first, file.uri))
-        except DataError as error:
-            if not settings.keep_going:
-                raise
-            skipped.append(Skipped(file.uri, str(error), True))
-            continue
-        metadata += objects.metadata
-        if first is None:
+        with open_file(file) as stream:
+            try:
+                description = describe_dataset(stream)
+                if description.rows:
+                    layout = layout.merge(layout_of(description), (settings.first, file.uri))
+                whole = None if _is_plain(description) else read_rows(stream, description, 0, description.rows)
+            except DataError as error:
+                if not settings.keep_going:
+                    raise
+                skipped.append(Skipped(file.uri, str(error), True))
+                continue
+            filling.take(stream, description, whole)
+        metadata += description.metadata > 0
+        files += description.rows > 0
+        if not description.rows:
             skipped.append(Skipped(file.uri, "no examples"))
-            continue
-        files += 1
-        writer.add(first, copy=False)
-        for rows in objects.rows:
-            writer.add(rows, copy=False)
+    filling.flush()
     converted = Converted(writer.finish(), files, metadata, tuple(skipped))
     write_whole(_note(settings.uri, load), _RECORD.dump_json(converted))
     return converted
 
 
-class _Objects:
-    """The rows of a file: one object, or several of a large file; none of them before all that can be wrong is seen."""
-
-    def __init__(self, file: StoredFile) -> None:
-        self.metadata = 0
-        self.rows = self._read(file)
-
-    def _read(self, file: StoredFile) -> Iterator[Rows]:
-        with open_file(file) as stream:
-            if file.size <= WHOLE_BYTES:
-                found, metadata = read_counted(stream)
-                self.metadata = metadata > 0
-                if found is not None and found.examples:
-                    yield found
-                return
-            description = describe_dataset(stream)
-            self.metadata = description.metadata > 0
-            step = _step(description)
-            for start in range(0, description.rows, step):
-                rows = read_rows(stream, description, start, min(start + step, description.rows))
-                yield from_columns(description.kind, rows)
+def _is_plain(description: Description) -> bool:
+    """Say whether the numbers can be read into place: in C order, and none that can turn out to be none."""
+    return all(p.header.contiguous and p.header.type not in {"BOOL", "BFLOAT16"} for p in description.arrays.values())
 
 
-def _step(description: Description) -> int:
-    """Return rows to read at once: all where they lie apart, or where a BOOL may yet turn out to be none."""
-    headers = [placed.header for placed in description.arrays.values()]
-    if any(header.type == "BOOL" or not header.by_rows for header in headers):
-        return max(1, description.rows)
-    return max(1, STEP_BYTES // layout_of(description).row_bytes)
+class _Filling:
+    """A part in memory, into which files are read; handed to the writer whenever it is full."""
+
+    def __init__(self, writer: PartWriter, layout: Layout) -> None:
+        self._writer = writer
+        self._kind = layout.kind
+        self._room = writer.part_rows(layout)
+        self._columns: Columns = {}
+        self._rows = 0
+
+    def take(self, stream: Input, description: Description, whole: Columns | None) -> None:
+        """Put all rows of a file into parts; `whole` where they had to be read before."""
+        at = 0
+        while at < description.rows:
+            stop = min(at + self._room - self._rows, description.rows)
+            places = self._places(description, stop - at)
+            if whole is None:
+                read_rows(stream, description, at, stop, places)
+            else:
+                for name, place in places.items():
+                    place[...] = whole[name][at:stop]
+            self._rows += stop - at
+            at = stop
+            if self._rows == self._room:
+                self.flush()
+
+    def _places(self, description: Description, rows: int) -> Columns:
+        """Return where the next rows go; a mask that a file lacks is ones."""
+        for name, placed in description.arrays.items():
+            if name not in self._columns:
+                header = placed.header
+                self._columns[name] = np.empty((self._room, *header.shape[1:]), header.dtype)
+                self._columns[name][: self._rows] = 1
+        span = slice(self._rows, self._rows + rows)
+        for name in self._columns.keys() - description.arrays.keys():
+            self._columns[name][span] = 1
+        return {name: self._columns[name][span] for name in description.arrays}
+
+    def flush(self) -> None:
+        """Hand over what is there."""
+        if self._rows:
+            found = {name: array[: self._rows] for name, array in self._columns.items()}
+            self._writer.add(from_columns(self._kind, found), copy=False)
+        self._columns, self._rows = {}, 0
 
 
 def _note(uri: str, load: Load) -> str:

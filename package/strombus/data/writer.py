@@ -125,6 +125,10 @@ class PartWriter:
             if self._rows == self._sizes.part:
                 self._flush()
 
+    def part_rows(self, layout: Layout) -> int:
+        """Return the rows of a part of such objects."""
+        return _Sizes.of(layout, self.batch_size).part
+
     def _agree(self, rows: Rows) -> None:
         for name, array in rows.columns().items():
             if array.dtype.kind not in "biufc":

@@ -17,7 +17,7 @@ from strombus.interchange.dl4j.binary import Input
 from strombus.interchange.dl4j.ndarray import Header, read_data, read_header, skip_data, write_ndarray
 from strombus.types import Columns, DataSet, MultiDataSet, from_columns
 
-__all__ = ["Description", "Placed", "describe_dataset", "read_counted", "read_dataset", "read_rows", "write_dataset"]
+__all__ = ["Description", "Placed", "describe_dataset", "read_dataset", "read_rows", "write_dataset"]
 
 _FEATURES, _LABELS, _SAME, _FEATURES_MASK, _LABELS_MASK, _METADATA = (1 << bit for bit in range(6))
 _DATA_SET = {
@@ -168,11 +168,7 @@ def read_dataset(source: Any, name: str = "the file") -> DataSet | MultiDataSet 
     DataError
         Names the byte and the reason.
     """
-    return read_counted(source if isinstance(source, Input) else Input(source, name))[0]
-
-
-def read_counted(stream: Input) -> tuple[DataSet | MultiDataSet | None, int]:
-    """Read a whole file; see `read_dataset`. Return the bytes of metadata, too, which nothing reads."""
+    stream = source if isinstance(source, Input) else Input(source, name)
     walk = _Walk(stream)
     columns: Columns = {}
     for column, header, numbers in walk.arrays():
@@ -180,7 +176,7 @@ def read_counted(stream: Input) -> tuple[DataSet | MultiDataSet | None, int]:
     if walk.same:
         columns = {"features": columns["features"], "labels": columns["features"], **columns}
     _rows(stream, {column: array.shape for column, array in columns.items()})
-    return (from_columns(walk.kind, columns) if columns else None), walk.metadata
+    return from_columns(walk.kind, columns) if columns else None
 
 
 def _rows(stream: Input, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -193,30 +189,43 @@ def _rows(stream: Input, shapes: Mapping[str, tuple[int, ...]]) -> int:
     return next(iter(lengths.values()), 0) or 0
 
 
-def read_rows(stream: Input, description: Description, start: int, stop: int) -> Columns:
+def read_rows(
+    stream: Input, description: Description, start: int, stop: int, places: Mapping[str, Any] | None = None
+) -> Columns:
     """Read some rows of a described file; nothing else where they lie together.
 
     Parameters
     ----------
     stream : Input
         Of the described bytes; it must be able to seek.
+    description : Description
+    start, stop : int
+    places : mapping of str to ndarray, optional
+        Contiguous arrays to read into, of the rows' shapes and dtypes; for arrays that lie in C order alone, and
+        neither BOOL nor BFLOAT16.
     """
     done: dict[int, Any] = {}
-    for placed in description.arrays.values():
+    found: Columns = {}
+    for name, placed in description.arrays.items():
+        place = None if places is None else places[name]
         if placed.offset not in done:
-            done[placed.offset] = _some_rows(stream, placed, start, stop)
-    return {name: done[placed.offset] for name, placed in description.arrays.items()}
+            done[placed.offset] = _some_rows(stream, placed, start, stop, place)
+        elif place is not None:
+            place[...] = done[placed.offset]
+        found[name] = done[placed.offset] if place is None else place
+    return found
 
 
-def _some_rows(stream: Input, placed: Placed, start: int, stop: int) -> Any:
+def _some_rows(stream: Input, placed: Placed, start: int, stop: int, place: Any) -> Any:
     header = placed.header
     stream.seek(placed.offset)
     if stop - start == header.shape[0]:
-        return read_data(stream, header)
+        return read_data(stream, header, place)
     if not header.by_rows:
         return np.ascontiguousarray(read_data(stream, header)[start:stop])
     stream.skip(start * (header.nbytes // header.shape[0]), "the rows before")
-    return read_data(stream, Header((stop - start, *header.shape[1:]), header.strides, header.type, header.order))
+    wanted = Header((stop - start, *header.shape[1:]), header.strides, header.type, header.order)
+    return read_data(stream, wanted, place)
 
 
 def write_dataset(target: IO[bytes], rows: DataSet | MultiDataSet) -> None:

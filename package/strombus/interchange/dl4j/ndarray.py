@@ -196,8 +196,8 @@ def _type_problem(name: str, flags: int) -> str | None:
     return None
 
 
-def read_data(stream: Input, header: Header) -> Any:
-    """Read the numbers that follow a header.
+def read_data(stream: Input, header: Header, place: Any = None) -> Any:
+    """Read the numbers that follow a header, into `place` where one is given; see `read_rows` for which may have one.
 
     Raises
     ------
@@ -205,7 +205,9 @@ def read_data(stream: Input, header: Header) -> Any:
         When the bytes end, or a BOOL is neither 0 nor 1.
     """
     start = stream.offset
-    flat = stream.array(_TYPES[header.type][0], header.size, "the numbers")
+    flat = stream.array(
+        _TYPES[header.type][0], header.size, "the numbers", None if place is None else place.reshape(-1)
+    )
     if header.type == "BFLOAT16":
         flat = (flat.astype(np.uint32) << 16).view(np.float32)
     elif header.type == "BOOL":
