@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from io import BufferedReader
 from typing import IO, Any
 
 import numpy as np
@@ -69,6 +70,12 @@ class Input:
                 raise self.fail(f"the file ends within {what}, though its size promised more")
         self.offset += length
         return taken
+
+    def peek(self, length: int) -> bytes:
+        """Return up to `length` of the next bytes, which stay; none where the source cannot show them."""
+        if self._file is None:
+            return bytes(self._bytes[self.offset : self.offset + length])
+        return self._file.peek(length)[:length] if isinstance(self._file, BufferedReader) else b""
 
     def need(self, length: int, what: str) -> None:
         """Raise a `DataError` when fewer than `length` bytes are left."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ _SHORT_LENGTHS = ("DIRECT", "HEAP", "JAVACPP")
 _MODES = (*_SHORT_LENGTHS, "LONG_SHAPE", "MIXED_DATA_TYPES")
 _CURRENT = "MIXED_DATA_TYPES"
 _MOST_RANK = 32
+_START, _LONG, _WINDOW = text(_CURRENT), text("LONG"), 256
 
 _UNSIGNED = 0x800000
 _TYPES = {
@@ -140,6 +142,36 @@ def read_header(stream: Input) -> Header:
     DataError
         When it contradicts itself or the bytes that are left.
     """
+    head = _usual_head(stream.peek(_WINDOW))
+    header = _known_header(head) if head else None
+    if header is None:
+        header = _checked_header(stream)
+    else:
+        stream.take(len(head), "the shape")
+    stream.need(header.nbytes, f"an array of shape {list(header.shape)} and type {header.type}")
+    return header
+
+
+def _usual_head(window: bytes) -> bytes:
+    """Return the bytes before the first number, where they are as 1.0.0 writes them and all in the window."""
+    if not window.startswith(_START) or window[26:32] != _LONG:
+        return b""
+    end = 32 + 8 * int.from_bytes(window[18:26], "big")
+    if window[end : end + 18] != _START:
+        return b""
+    return window[: end + 28 + int.from_bytes(window[end + 26 : end + 28], "big")]
+
+
+@lru_cache(maxsize=256)
+def _known_header(head: bytes) -> Header | None:
+    """Return the header in these bytes; the files of an export have few different ones, all but a few repeated."""
+    try:
+        return _checked_header(Input(head))
+    except DataError:
+        return None  # said again where the place in the file is known
+
+
+def _checked_header(stream: Input) -> Header:
     start = stream.offset
     mode, length, kind = _buffer(stream, "the length of the shape")
     if kind not in {"LONG", "INT"} or not 4 <= length <= 2 * _MOST_RANK + 4:
@@ -155,9 +187,7 @@ def read_header(stream: Input) -> Header:
     shape, strides = numbers[1 : 1 + rank], numbers[1 + rank : 1 + 2 * rank]
     if problem := _problem(shape, strides, count) or _type_problem(name, flags if mode == _CURRENT else 0):
         raise stream.fail(problem, start)
-    header = Header(shape, strides, name, chr(order))
-    stream.need(header.nbytes, f"an array of shape {list(shape)} and type {name}")
-    return header
+    return Header(shape, strides, name, chr(order))
 
 
 def _buffer(stream: Input, what: str) -> tuple[str, int, str]:
