@@ -10,6 +10,7 @@ __all__ = [
     "DataError",
     "EmptyDataError",
     "ExecutorError",
+    "FitInterrupted",
     "GangError",
     "GangTimeout",
     "GangUnavailable",
@@ -159,6 +160,25 @@ class PeerLost(ConnectionError, ExecutorError):
 
 class RunError(StrombusError, RuntimeError):
     """A run directory that cannot be used: its run has ended, was begun before, or is another process's."""
+
+
+class FitInterrupted(StrombusError, RuntimeError):
+    """A signal has ended a fit; what is left of it, and how to go on, is in the message.
+
+    Parameters
+    ----------
+    message : str
+    reason : str
+        The signal's name, such as ``"SIGTERM"``.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, reason)
+        self.message = hide_credentials(message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class StrombusWarning(UserWarning):

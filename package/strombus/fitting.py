@@ -19,6 +19,7 @@ from strombus.executors.base import Executor
 from strombus.exporting import readable_source
 from strombus.files import join, normalise
 from strombus.fit_result import FitResult
+from strombus.interrupting import Interruption
 from strombus.masters.base import TrainingMaster
 from strombus.masters.job import TrainingJob
 from strombus.networks import Network
@@ -36,6 +37,8 @@ Readable = Source | NativeCollection
 
 _COMING_BACK = 5.0
 """Seconds in which an engine may have started a lost worker again; then those left go on without it."""
+_GRACE = 5.0
+"""Seconds in which a fit without a name must have stopped."""
 _LOOK = 0.2
 """Seconds between two looks at how many are there."""
 
@@ -86,8 +89,16 @@ class Fit:
         self._validate = validate
         self._validation: Readable | None = None
         self._failures: list[str] = []
+        grace = _GRACE if keeper is None else keeper.config.grace_seconds
+        self._interruption = Interruption(grace, self._saved)
         self._books = Books(
-            network, callbacks, self._recorder, self._figures, keeper, keeps_epochs=not master.writes_checkpoints
+            network,
+            callbacks,
+            self._recorder,
+            self._figures,
+            keeper,
+            not master.writes_checkpoints,
+            self._interruption,
         )
 
     def _figures(self) -> Mapping[str, float]:
@@ -97,8 +108,14 @@ class Fit:
             return self._validate(self._validation)
 
     def run(self, data: Any, epochs: int, validation: Any) -> FitResult:
-        """Train and return what it came to; the network has the last epoch's parameters."""
-        with ExitStack() as stack:
+        """Train and return what it came to; the network has the last epoch's parameters.
+
+        Raises
+        ------
+        KeyboardInterrupt, FitInterrupted
+            When SIGINT or SIGTERM came, see `Interruption`.
+        """
+        with self._interruption, ExitStack() as stack:
             try:
                 with self._recorder.phase("export"):
                     source = stack.enter_context(self._open(data, keep=self._where_to_export()))
@@ -240,11 +257,10 @@ class Fit:
             try:
                 self._books.keep_start()
                 if job.epochs:
-                    with self._recorder.phase("train"):
-                        state = self.master.train(job)
-                    self.network.load_state(state)
-                    self.carried = job.carried
+                    self._run(job)
             except Exception as error:
+                if self._interruption.asked:
+                    raise KeyboardInterrupt from error
                 if self._tries_again(error):
                     lost = error
                 else:
@@ -254,6 +270,24 @@ class Fit:
         if self.network.iteration != iteration:  # a callback has put another state into it
             self.carried = None
         return lost
+
+    def _run(self, job: TrainingJob) -> None:
+        with self._interruption.deferred():
+            with self._recorder.phase("train"):
+                state = self.master.train(job)
+            self.network.load_state(state)
+        self._interruption.obey()
+        self.carried = job.carried
+
+    def _saved(self) -> str:
+        """Say what is left of a fit that was stopped."""
+        epochs = f"the network has the parameters of {self.network.epoch} finished epochs"
+        if self.keeper is None:
+            return f"{epochs}, and nothing was written: give fit a name to have checkpoints"
+        if self.keeper.latest is None:
+            return f"{epochs}, and no checkpoint was written"
+        place = f"its last checkpoint, of step {self.keeper.latest}, is in {self.keeper.run.path}"
+        return f"{place}; run the same command to go on"
 
     def _tries_again(self, error: Exception) -> bool:
         """Say whether `error` is the loss of a worker, and another attempt may be made."""

@@ -186,6 +186,10 @@ class LocalExecutor(Executor):
                             done[number] = open_result(future.result())
                             free.append(slot)
                 yield done.pop(wanted)
+        except KeyboardInterrupt:  # there and then: nobody waits for the tasks that run
+            for _, slot, _ in running.values():
+                self._slots[slot].restart()
+            raise
         finally:
             for future in running:
                 discard_result(future)

@@ -33,14 +33,17 @@ class GangWatch:
         self._state_is_whole = False
         self._words: list[Any] = []
         self._parts: dict[int, dict[int, Mapping[str, Any]]] = {}
-        self._stops = False
+        self._stops = self._leaves = False
 
     def stopping(self) -> bool:
         """Say whether members should give up: they are told to stop by `commands`, and then end in order."""
         return False
 
     def commands(self) -> list[Any]:
-        """Return what members are told: whether to go on after an epoch, or to stop at once."""
+        """Return what members are told: whether to go on after an epoch, to stop at once, or to leave in order."""
+        if not self._leaves and self._job.observer.interrupted():
+            self._leaves = True
+            self._words.append({"leave": True})
         found, self._words = self._words, []
         return found
 
@@ -122,7 +125,8 @@ class GangWatch:
         stop = self._job.observer.on_epoch(epoch, state, self._validation(), self._seconds())
         if self._job.waits:
             next_one = self._job.observer.validates(epoch + 1)
-            self._words.append({"epoch": epoch, "stop": bool(stop), "validate": next_one})
+            leaves = self._job.observer.interrupted()
+            self._words.append({"epoch": epoch, "stop": bool(stop), "validate": next_one, "leave": leaves})
         self._epoch, self._round = epoch + 1, 0
         self._ended, self._state, self._state_is_whole = {}, bytearray(), False
         early, self._early = self._early, []

@@ -82,6 +82,9 @@ class Observer(Protocol):
         What was trained by then counts. An epoch of which rows are left is not told of.
         """
 
+    def interrupted(self) -> bool:
+        """Say whether to stop in order, and where training can go on: with a checkpoint, if any are made."""
+
     def checkpoint_is_due(self) -> bool:
         """Say whether `on_checkpoint` should be called for the state after the round that was told of last."""
 

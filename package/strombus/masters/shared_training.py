@@ -233,10 +233,9 @@ class SharedTrainingMaster(TrainingMaster):
                 if state is not None:
                     hook.collect(rank, state)
         first = results[0]
-        assert first.state is not None
-        assert first.carried is not None
-        job.carried = first.carried.after(earlier)
-        return first.state
+        if first.carried is not None:  # otherwise the members have left before the end
+            job.carried = first.carried.after(earlier)
+        return first.state or job.network.state()
 
     def _resumed(self, job: TrainingJob) -> tuple[Checkpoint | None, Carried | None]:
         """Return what the members go on from: each from its own state, or where they are others, from all states' sum.
