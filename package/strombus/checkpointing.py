@@ -115,7 +115,7 @@ class Keeper:
         self.run, self.config, self.settings = run, config, settings
         self.store = CheckpointStore(run.path)
         self.layout = ""
-        self.latest: int | None = None  # step of the checkpoint to go on from
+        self.latest: Snapshot | None = None  # what the latest checkpoint is of
         self._accepts = accept_changes
         self._callbacks: Sequence[Callback] = ()
         self.first_epoch = int(settings.get("first_epoch", 1))  # the run's, counted from 1
@@ -229,8 +229,7 @@ class Keeper:
         for one in left:
             if one["state"]:
                 logger.warning("the fit goes on without a callback that it had: %s", one["class"])
-        self._steps = snapshot.iteration
-        self.latest = checkpoint.step
+        self._steps, self.latest = snapshot.iteration, snapshot
         for record in snapshot.records:
             self._note_best(record.iteration, record)
         logger.info("going on from %s, epoch %d", checkpoint.path, snapshot.cursor.epoch + 1)
@@ -292,8 +291,8 @@ class Keeper:
         draft.finish(record)
         if snapshot.records and not snapshot.cursor.within:
             self._note_best(snapshot.iteration, snapshot.records[-1])
-        self.latest = self._steps = snapshot.iteration
-        self._written_at = time.monotonic()
+        self._steps, self._written_at = snapshot.iteration, time.monotonic()
+        self.latest = snapshot
 
     @contextmanager
     def _draft(self, step: int) -> Iterator[Draft]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 __all__ = [
@@ -127,7 +129,15 @@ class TaskError(ExecutorError):
 
 
 class GangError(TaskError):
-    """A member of a gang failed; `part` is its rank."""
+    """A member of a gang failed; `part` is its rank.
+
+    Attributes
+    ----------
+    results : mapping of int to object
+        What other members had returned by then, by rank, where the engine still gave it.
+    """
+
+    results: Mapping[int, Any] = MappingProxyType({})
 
 
 class MemberLost(GangError):

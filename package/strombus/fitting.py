@@ -199,6 +199,9 @@ class Fit:
             span = range(self.keeper.first_epoch - 1, self.keeper.first_epoch - 1 + epochs)
         while (lost := self._attempt(self._job(source, workers, span), rows)) is not None:
             self._failures.append(str(lost))
+            if self._all_is_saved(span.stop):  # nobody is needed any more
+                logger.warning("the last checkpoint is the fit's result: %s", lost)
+                continue
             workers = self._workers_left(workers, lost)
             logger.warning("attempt %d goes on with %d workers: %s", len(self._failures) + 1, workers, lost)
 
@@ -261,7 +264,7 @@ class Fit:
             except Exception as error:
                 if self._interruption.asked:
                     raise KeyboardInterrupt from error
-                if self._tries_again(error):
+                if self._tries_again(error, job.first_epoch + job.epochs):
                     lost = error
                 else:
                     self.carried = None
@@ -278,6 +281,9 @@ class Fit:
             self.network.load_state(state)
         self._interruption.obey()
         self.carried = job.carried
+        for loss in job.losses:
+            logger.warning("%s", loss)
+        self._failures += job.losses
 
     def _saved(self) -> str:
         """Say what is left of a fit that was stopped."""
@@ -286,17 +292,19 @@ class Fit:
             return f"{epochs}, and nothing was written: give fit a name to have checkpoints"
         if self.keeper.latest is None:
             return f"{epochs}, and no checkpoint was written"
-        place = f"its last checkpoint, of step {self.keeper.latest}, is in {self.keeper.run.path}"
+        place = f"its last checkpoint, of step {self.keeper.latest.iteration}, is in {self.keeper.run.path}"
         return f"{place}; run the same command to go on"
 
-    def _tries_again(self, error: Exception) -> bool:
-        """Say whether `error` is the loss of a worker, and another attempt may be made."""
-        return (
-            self.keeper is not None
-            and isinstance(error, MemberLost)
-            and not self._books.callback_failed
-            and len(self._failures) < self.master.recovery().max_failures
-        )
+    def _tries_again(self, error: Exception, end: int) -> bool:
+        """Say whether `error` is the loss of a worker, and the fit, which has `end` epochs, may go on without it."""
+        if self.keeper is None or not isinstance(error, MemberLost) or self._books.callback_failed:
+            return False
+        return len(self._failures) < self.master.recovery().max_failures or self._all_is_saved(end)
+
+    def _all_is_saved(self, end: int) -> bool:
+        """Say whether the latest checkpoint is of the fit's end."""
+        latest = None if self.keeper is None else self.keeper.latest
+        return latest is not None and latest.cursor.epoch == end
 
     def _workers(self) -> int:
         count = self.master.count_workers(self.executor.capacity())

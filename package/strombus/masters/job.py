@@ -157,6 +157,8 @@ class TrainingJob:
         For a master whose workers write checkpoints, when and where.
     resumed : Checkpoint or None
         For such a master, the one that training goes on from.
+    losses : list of str
+        Workers that were lost when everything had been trained, and what was lost with them.
     """
 
     network: Network
@@ -174,3 +176,4 @@ class TrainingJob:
     cursor: Cursor | None = None
     saving: Saving | None = None
     resumed: Checkpoint | None = None
+    losses: list[str] = field(default_factory=list)

@@ -155,6 +155,10 @@ class Settler:
         state, residual = found
         return state, Carried.of(self._replica.flat, replace(mine, residual=residual, thresholds=thresholds))
 
+    def own_state(self) -> tuple[NetworkState, Carried]:
+        """Return what this member knows of `final_state`: with its own optimizer's state and residual."""
+        return self._replica.state(), Carried.of(self._replica.flat, self._compressor.state())
+
     def _mean_thresholds(self, mine: tuple[ThresholdState, ...]) -> tuple[ThresholdState, ...]:
         """Return the mean of the members' thresholds, each with its statistics."""
         note = json.dumps([astuple(state) for state in mine]).encode()

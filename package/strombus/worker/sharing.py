@@ -12,14 +12,17 @@ from typing import Any
 
 from strombus.compression import Compressor, warm_up
 from strombus.data import open_cell
+from strombus.errors import ExecutorError
 from strombus.evaluation import Evaluation
 from strombus.executors.base import Member
+from strombus.executors.members import GRACE, LEASE
 from strombus.networks.flat import read_buffers, write_buffers_
 from strombus.networks.parcels import pack_state
 from strombus.partitioning import EqualRepartitioner
 from strombus.stats import Recorder, where
 from strombus.transport import Transport
 from strombus.types import Cursor, DataSet, Event, MultiDataSet, NetworkState, Partition
+from strombus.worker.carrying import Carried
 from strombus.worker.evaluating import evaluate_batches
 from strombus.worker.hooks import call_hooks
 from strombus.worker.meeting import connected
@@ -35,6 +38,8 @@ __all__ = ["share_training"]
 
 _REPORT_EVERY = 0.5
 """Seconds between two reports to the driver."""
+_LOOK = 0.02
+"""Seconds between two looks at whether the driver has ended the gang."""
 _CHUNK = 2**22
 """Bytes of a state that travel to the driver in one record."""
 
@@ -136,9 +141,31 @@ class _Training:
         state, carried = self.whole_state, None
         if last or not self.leaves:
             with self.recorder.phase("settle"):
-                state, carried = self.settler.final_state()
+                state, carried = self._final_state()
         self._tell_timings()
         return MemberResult(state, carried, tuple(hook.state() for hook in self.hooks))
+
+    def _final_state(self) -> tuple[NetworkState | None, Carried | None]:
+        """Settle; return the network's state where this member hands it in.
+
+        Rank 1 has its own in reserve. So has anybody when another member is lost from here on: all have added all
+        updates, and once they have met the driver has heard of all that they have reported.
+        """
+        self.member.exchange(b"")
+        try:
+            found = self.settler.final_state()
+        except ExecutorError:
+            if not self._is_stopped():  # nobody but this member knows of a loss
+                raise
+            return self.settler.own_state()
+        return self.settler.own_state() if self.member.rank == 1 else found
+
+    def _is_stopped(self) -> bool:
+        """Wait as long as the driver may need to find out that a member is lost; say whether it has told this one."""
+        deadline = time.monotonic() + LEASE + GRACE
+        while not self.member.stopping() and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+        return self.member.stopping()
 
     # -- one epoch
 
