@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import signal
 import threading
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from distributed import get_client, get_worker
+from distributed import Worker, get_client, get_worker
 
 from strombus.executors.base import Member
 from strombus.executors.calls import Failure, load, run_task
@@ -90,12 +91,29 @@ async def run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, nativ
 
     name = f"strombus-member-{ticket.rank}"
     threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
+    with _interrupts_ignored(worker):
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:  # the worker closes, and waits for what it has cancelled
+            member.leave(f"Dask closes its worker {worker.address}")
+            await asyncio.wait([done], timeout=LEAVE)
+            raise
+
+
+@contextlib.contextmanager
+def _interrupts_ignored(worker: Worker) -> Iterator[None]:
+    """Leave Ctrl-C, which terminals and notebooks send to all processes of a `LocalCluster`, to the driver.
+
+    Only where a nanny can still end the process in order.
+    """
+    if worker.nanny is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return await asyncio.shield(done)
-    except asyncio.CancelledError:  # the worker closes, and waits for what it has cancelled
-        member.leave(f"Dask closes its worker {worker.address}")
-        await asyncio.wait([done], timeout=LEAVE)
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _run_gang_member(

@@ -272,7 +272,7 @@ class SharedTrainingMaster(TrainingMaster):
             return dict(enumerate(results))
         except MemberLost as lost:
             if not watch.ended or all(result.state is None for result in lost.results.values()):
-                raise
+                raise (watch.left or lost) from lost.__cause__
             job.losses.append(_loss(lost))
             return dict(lost.results)
         finally:
