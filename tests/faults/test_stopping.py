@@ -16,6 +16,7 @@ import cloudpickle
 import numpy as np
 import psutil
 import pytest
+from helpers import hooks, networks, stopped
 from helpers.networks import make_data, make_network, plain_loop
 from helpers.stopped import EPOCHS, ROWS, make_fit
 
@@ -24,7 +25,8 @@ from strombus.errors import FitInterrupted
 from strombus.executors.local import LocalExecutor
 from strombus.runs import CheckpointStore
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
+for module in (hooks, networks, stopped, sys.modules[__name__]):
+    cloudpickle.register_pickle_by_value(module)
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 PATIENCE = 120.0
@@ -42,6 +44,12 @@ class Press(sb.Callback):
         while self.times and progress.epoch >= self.epoch:
             self.times -= 1
             signal.raise_signal(self.number)
+
+
+def open_backend(name, request):
+    if name == "spark":
+        return pytest.importorskip("helpers.spark", reason="pyspark is not installed").spark_context()
+    return request.getfixturevalue("dask_client") if name == "dask" else request.getfixturevalue("local_executors")[2]
 
 
 def fit(executor, master, callbacks=(), epochs=EPOCHS, **options):
@@ -69,18 +77,21 @@ def undisturbed(local_executors):
 
 
 @pytest.mark.parametrize(
-    ("master", "number", "passive"),
+    ("backend", "master", "number", "passive"),
     [
-        ("averaging", signal.SIGTERM, True),
-        ("sharing", signal.SIGINT, True),
-        ("sharing", signal.SIGTERM, False),
+        ("local", "averaging", signal.SIGTERM, True),
+        ("local", "sharing", signal.SIGINT, True),
+        ("local", "sharing", signal.SIGTERM, False),
+        pytest.param("dask", "sharing", signal.SIGTERM, True, marks=pytest.mark.dask),
+        pytest.param("spark", "sharing", signal.SIGTERM, True, marks=pytest.mark.spark),
+        pytest.param("spark", "averaging", signal.SIGINT, True, marks=pytest.mark.spark),
     ],
 )
 def test_a_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(
-    tmp_path, local_executors, undisturbed, master, number, passive
+    request, tmp_path, local_executors, undisturbed, backend, master, number, passive
 ):
     options = {"name": "one", "storage_path": tmp_path}
-    network, run = fit(local_executors[2], master, [Press(number, passive=passive)], **options)
+    network, run = fit(open_backend(backend, request), master, [Press(number, passive=passive)], **options)
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     started = time.monotonic()
     with pytest.raises((KeyboardInterrupt, FitInterrupted)) as caught:
