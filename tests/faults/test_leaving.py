@@ -1,4 +1,4 @@
-"""Workers that Dask takes away in order: a last checkpoint before they go, and nothing trained twice."""
+"""Workers that their engine takes away in order: nothing is lost, and nothing trained twice."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import cloudpickle
 import numpy as np
+import psutil
 import pytest
 from distributed import Client
 from helpers import hooks, networks, stopped
@@ -20,8 +22,6 @@ import strombus as sb
 
 for module in (hooks, networks, stopped, sys.modules[__name__]):
     cloudpickle.register_pickle_by_value(module)
-
-pytestmark = pytest.mark.dask
 
 
 class TakeAway(sb.Callback):
@@ -56,6 +56,7 @@ def fit(backend, master, callbacks=(), **options):
     return network.state().parameters, result
 
 
+@pytest.mark.dask
 @pytest.mark.parametrize(
     ("master", "how"), [("sharing", "retire_workers"), ("sharing", "SIGTERM"), ("averaging", "retire_workers")]
 )
@@ -78,3 +79,31 @@ def test_a_worker_that_leaves_takes_nothing_along(tmp_path, cluster, local_execu
     assert [record.examples for record in result.epochs] == [ROWS] * EPOCHS
     assert taken.examples == ROWS * EPOCHS  # nothing was trained twice
     assert np.array_equal(parameters, fit(local_executors[2], master)[0])
+
+
+@pytest.mark.spark
+def test_a_spark_executor_that_is_decommissioned_leaves_a_gang_alone(local_executors):
+    """It ends when its tasks have ended, and Spark starts another one."""
+    context = pytest.importorskip("helpers.spark", reason="pyspark is not installed").spark_context()
+    before = executors()
+    taken = TakeAway(lambda: os.kill(before[0], signal.SIGPWR))
+    parameters, result = fit(context, "sharing", [taken])
+    assert result.failures == ()
+    assert np.array_equal(parameters, fit(local_executors[2], "sharing")[0])
+    deadline = time.monotonic() + 60
+    while before[0] in executors() or len(executors()) < 2 or context._jsc.sc().getExecutorMemoryStatus().size() < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def executors():
+    """Return the process ids of Spark's executors."""
+    found = psutil.Process().children(recursive=True)
+    return sorted(one.pid for one in found if any("CoarseGrainedExecutorBackend" in part for part in arguments(one)))
+
+
+def arguments(process):
+    try:
+        return process.cmdline() if process.name() == "java" else []
+    except psutil.Error:  # it has just ended
+        return []
