@@ -123,7 +123,7 @@ class Interruption:
 
     def _text(self, number: signal.Signals) -> str:
         late = (
-            f" It did not stop by itself within {self.grace:g} s (option `grace` of CheckpointConfig)."
+            f". It did not stop by itself within {self.grace:g} s (option `grace` of CheckpointConfig)"
             if self._overdue
             else ""
         )
