@@ -182,7 +182,7 @@ class FitInterrupted(StrombusError, RuntimeError):
         The signal's name, such as ``"SIGTERM"``.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message, reason)
         self.message = hide_credentials(message)
         self.reason = reason
