@@ -232,9 +232,7 @@ class SharedTrainingMaster(TrainingMaster):
             for hook, state in zip(self.training_hooks, result.hooks, strict=True):
                 if state is not None:
                     hook.collect(rank, state)
-        first = next(
-            result for _, result in sorted(results.items()) if result.state is not None or result.carried is None
-        )
+        first = results.get(0) or next(one for _, one in sorted(results.items()) if one.state is not None)
         if first.carried is not None:  # otherwise the members have left before the end
             job.carried = first.carried.after(earlier)
         return first.state or job.network.state()
