@@ -128,6 +128,7 @@ class Keeper:
         self.run, self.config, self.settings = run, config, settings
         self.store = CheckpointStore(run.path)
         self.layout = ""
+        self.latest: Snapshot | None = None  # what the latest checkpoint is of
         self._accepts = accept_changes
         self._callbacks: Sequence[Callback] = ()
         self.first_epoch = int(settings.get("first_epoch", 1))  # the run's, counted from 1
@@ -241,7 +242,7 @@ class Keeper:
         for one in left:
             if one["state"]:
                 logger.warning("the fit goes on without a callback that it had: %s", one["class"])
-        self._steps = snapshot.iteration
+        self._steps, self.latest = snapshot.iteration, snapshot
         for record in snapshot.records:
             self._note_best(record.iteration, record)
         logger.info("going on from %s, epoch %d", checkpoint.path, snapshot.cursor.epoch + 1)
@@ -304,6 +305,7 @@ class Keeper:
         if snapshot.records and not snapshot.cursor.within:
             self._note_best(snapshot.iteration, snapshot.records[-1])
         self._steps, self._written_at = snapshot.iteration, time.monotonic()
+        self.latest = snapshot
 
     @contextmanager
     def _draft(self, step: int) -> Iterator[Draft]:

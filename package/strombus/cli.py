@@ -21,6 +21,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.TaskError, 4),
     (errors.ExecutorError, 3),
     (KeyboardInterrupt, 130),
+    (errors.FitInterrupted, 143),
 )
 
 
@@ -52,7 +53,9 @@ class _Commands(_Group):
         except (errors.StrombusError, KeyboardInterrupt) as error:
             if ctx.meta.get(VERBOSE):
                 click.echo("".join(traceback.format_exception(error)) + getattr(error, "traceback", ""), err=True)
-            message = "interrupted" if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
+            message = " ".join(str(error).split())
+            if isinstance(error, KeyboardInterrupt):
+                message = "interrupted" + "".join(f": {note}" for note in getattr(error, "__notes__", ()))
             click.echo(f"Error: {message}", err=True)
             sys.exit(_exit_code(error))
 
@@ -86,7 +89,8 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 2 wrong usage or configuration, 3 the cluster cannot do what is asked,
-    4 a worker failed, 5 the loss is no longer finite, 6 the data cannot be used, 130 interrupted.
+    4 a worker failed, 5 the loss is no longer finite, 6 the data cannot be used, 130 interrupted,
+    143 ended by SIGTERM.
     """
 
 
@@ -119,7 +123,7 @@ def train(config: str, backend: str | None, epochs: int | None) -> None:
     metrics = None if test is None else job.make_metrics(network)
     with Trainer(network, job.make_master(), backend=backend or job.backend) as trainer:
         network.normalizer = job.make_normalizer(network, data, trainer.executor)
-        result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation)
+        result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation, **job.run_options())
         click.echo(f"trained on {result.examples:,} examples in {result.seconds:.1f} s, score {result.score:.4f}")
         if job.output:
             network.save(job.output)

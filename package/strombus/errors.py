@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 __all__ = [
@@ -10,6 +12,7 @@ __all__ = [
     "DataError",
     "EmptyDataError",
     "ExecutorError",
+    "FitInterrupted",
     "GangError",
     "GangTimeout",
     "GangUnavailable",
@@ -152,7 +155,15 @@ class TaskError(ExecutorError):
 
 
 class GangError(TaskError):
-    """A member of a gang failed; `part` is its rank."""
+    """A member of a gang failed; `part` is its rank.
+
+    Attributes
+    ----------
+    results : mapping of int to object
+        What other members had returned by then, by rank, where the engine still gave it.
+    """
+
+    results: Mapping[int, Any] = MappingProxyType({})
 
 
 class MemberLost(GangError):
@@ -193,6 +204,25 @@ def nonfinite_of(error: BaseException) -> NonFiniteError | None:
     while cause is not None and not isinstance(cause, NonFiniteError):
         cause = cause.__cause__
     return cause
+
+
+class FitInterrupted(StrombusError, RuntimeError):
+    """A signal has ended a fit; what is left of it, and how to go on, is in the message.
+
+    Parameters
+    ----------
+    message : str
+    reason : str
+        The signal's name, such as ``"SIGTERM"``.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message, reason)
+        self.message = hide_credentials(message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class StrombusWarning(UserWarning):

@@ -14,11 +14,12 @@ from strombus.attempts import Attempts
 from strombus.callbacks import Callback, FitPlan
 from strombus.checkpointing import Keeper, layout_of
 from strombus.data import NativeCollection, Source, count_objects, open_source
-from strombus.errors import DataError, EmptyDataError, StrombusWarning
+from strombus.errors import DataError, EmptyDataError, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
 from strombus.files import join, normalise
 from strombus.fit_result import FitResult
+from strombus.interrupting import Interruption
 from strombus.masters.base import TrainingMaster
 from strombus.masters.job import TrainingJob
 from strombus.networks import Network
@@ -33,6 +34,9 @@ __all__ = ["Fit"]
 logger = logging.getLogger(__name__)
 
 Readable = Source | NativeCollection
+
+_GRACE = 5.0
+"""Seconds in which a fit without a name must have stopped."""
 
 
 class Fit:
@@ -79,8 +83,16 @@ class Fit:
             self.stats.about |= {"backend": executor.name, "master": master.name}
         self._validate = validate
         self._validation: Readable | None = None
+        grace = _GRACE if keeper is None else keeper.config.grace_seconds
+        self._interruption = Interruption(grace, self._saved)
         self._books = Books(
-            network, callbacks, self._recorder, self._figures, keeper, keeps_epochs=not master.writes_checkpoints
+            network,
+            callbacks,
+            self._recorder,
+            self._figures,
+            keeper,
+            not master.writes_checkpoints,
+            self._interruption,
         )
 
     def _figures(self) -> Mapping[str, float]:
@@ -90,8 +102,14 @@ class Fit:
             return self._validate(self._validation)
 
     def run(self, data: Any, epochs: int, validation: Any) -> FitResult:
-        """Train and return what it came to; the network has the last epoch's parameters."""
-        with ExitStack() as stack:
+        """Train and return what it came to; the network has the last epoch's parameters.
+
+        Raises
+        ------
+        KeyboardInterrupt, FitInterrupted
+            When SIGINT or SIGTERM came, see `Interruption`.
+        """
+        with self._interruption, ExitStack() as stack:
             try:
                 with self._recorder.phase("export"):
                     source = stack.enter_context(self._open(data, keep=self._where_to_export()))
@@ -175,6 +193,10 @@ class Fit:
             self.seed = self.keeper.agree(facts)
             span = range(self.keeper.first_epoch - 1, self.keeper.first_epoch - 1 + epochs)
         while (failure := self._attempt(self._job(source, workers, span), rows)) is not None:
+            if isinstance(failure, MemberLost) and self._all_is_saved(span.stop):  # nobody is needed any more
+                self._attempts.failures.append(str(failure))
+                logger.warning("the last checkpoint is the fit's result: %s", failure)
+                continue
             workers = self._attempts.begin(workers, failure)
 
     def _job(self, source: Readable, workers: int, span: range) -> TrainingJob:
@@ -233,12 +255,11 @@ class Fit:
             try:
                 self._books.keep_start()
                 if job.epochs:
-                    with self._recorder.phase("train"):
-                        state = self.master.train(job)
-                    self.network.load_state(state)
-                    self.carried = job.carried
+                    self._run(job)
             except Exception as error:
-                if not self._books.callback_failed and self._attempts.goes_on(error):
+                if self._interruption.asked:
+                    raise KeyboardInterrupt from error
+                if self._goes_on(error, job.first_epoch + job.epochs):
                     failure = error
                 else:
                     self.carried = None
@@ -247,6 +268,38 @@ class Fit:
         if self.network.iteration != iteration:  # a callback has put another state into it
             self.carried = None
         return failure
+
+    def _run(self, job: TrainingJob) -> None:
+        with self._interruption.deferred():
+            with self._recorder.phase("train"):
+                state = self.master.train(job)
+            self.network.load_state(state)
+        self._interruption.obey()
+        self.carried = job.carried
+        for loss in job.losses:
+            logger.warning("%s", loss)
+        self._attempts.failures += job.losses
+
+    def _saved(self) -> str:
+        """Say what is left of a fit that was stopped."""
+        epochs = f"the network has the parameters of {self.network.epoch} finished epochs"
+        if self.keeper is None:
+            return f"{epochs}, and nothing was written: give fit a name to have checkpoints"
+        if self.keeper.latest is None:
+            return f"{epochs}, and no checkpoint was written"
+        place = f"its last checkpoint, of step {self.keeper.latest.iteration}, is in {self.keeper.run.path}"
+        return f"{place}; run the same command to go on"
+
+    def _goes_on(self, error: Exception, end: int) -> bool:
+        """Say whether another attempt is made after `error`, or the checkpoint of the fit's `end` epochs taken."""
+        if self._books.callback_failed:
+            return False
+        return (isinstance(error, MemberLost) and self._all_is_saved(end)) or self._attempts.goes_on(error)
+
+    def _all_is_saved(self, end: int) -> bool:
+        """Say whether the latest checkpoint is of the fit's end."""
+        latest = None if self.keeper is None else self.keeper.latest
+        return latest is not None and latest.cursor.epoch == end
 
     def _workers(self) -> int:
         count = self.master.count_workers(self.executor.capacity())

@@ -30,6 +30,7 @@ from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
 from strombus.networks.losses import Loss
 from strombus.normalizers import Normalizer
 from strombus.normalizing import load_normalizer
+from strombus.runs import CheckpointConfig
 
 __all__ = ["DataOptions", "ImportedOptions", "Job", "NetworkOptions", "import_object", "read_job"]
 
@@ -137,6 +138,10 @@ class Job(_Options):
     epochs : int
     output : str, optional
         Where the trained network is saved.
+    name, storage_path : str, optional
+        A run directory, from which the same command goes on where it was cut off; see `Trainer.fit`.
+    checkpoint : mapping, optional
+        Options of `CheckpointConfig`: ``{every: 5min, keep: 3}``.
     metrics : list of str or mapping, optional
         What is evaluated of the first output: names, or ``type`` and options: ``[evaluation, {type: roc}]``.
         By default what the losses are about.
@@ -148,7 +153,15 @@ class Job(_Options):
     backend: str = "auto"
     epochs: int = Field(default=1, ge=1)
     output: str | None = None
+    name: str | None = None
+    storage_path: str | None = None
+    checkpoint: dict[str, Any] | None = None
     metrics: list[str | dict[str, Any]] | None = None
+
+    def run_options(self) -> dict[str, Any]:
+        """Return what `Trainer.fit` is told of a run directory."""
+        checkpoint = None if self.checkpoint is None else CheckpointConfig(**self.checkpoint)
+        return {"name": self.name, "storage_path": self.storage_path, "checkpoint": checkpoint}
 
     def make_network(self) -> Network:
         """Build the network; ConfigurationError names the import path that fails."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from strombus.callbacks import Callback, EpochRecord, FitPlan
 from strombus.checkpointing import Keeper, Snapshot
 from strombus.errors import NonFiniteError
+from strombus.interrupting import Interruption
 from strombus.masters.job import Progress, SavedByMembers
 from strombus.networks import Network
 from strombus.stats import Recorder
@@ -37,6 +38,8 @@ class Books:
         Writes checkpoints.
     keeps_epochs : bool
         Whether it writes those at an epoch's end too, which a master's workers may do themselves.
+    interruption : Interruption
+        Says whether a signal asks to stop.
 
     Attributes
     ----------
@@ -59,8 +62,10 @@ class Books:
         validate: Callable[[], Mapping[str, float]],
         keeper: Keeper | None,
         keeps_epochs: bool,
+        interruption: Interruption,
     ) -> None:
         self.network, self.callbacks, self.keeper = network, callbacks, keeper
+        self._interruption = interruption
         self.records: list[EpochRecord] = []
         self.trained = [0, 0]
         self.skipped: Counter[int] = Counter()
@@ -158,6 +163,10 @@ class Books:
             return progress
         return replace(progress, figures={**progress.figures, "skipped": self.skipped.total()})
 
+    def interrupted(self) -> bool:
+        """Say whether a signal asks to stop."""
+        return self._interruption.asked
+
     def _heed(self, callback: Callback, stop: bool | None) -> None:
         """Keep the first callback that has ended the fit."""
         if stop is True and self.stopped_by is None:
@@ -204,7 +213,7 @@ class Books:
                 self._heed(callback, callback.on_epoch_end(record))
         if state is not None and self._keeps_epochs and self.stopped_by is None:
             self._keep_epoch(epoch, state, record)
-        return self.stopped_by is not None
+        return self.stopped_by is not None or self.interrupted()
 
     def _note(self, record: EpochRecord) -> None:
         """Keep an epoch's figures with the timed phases."""
@@ -229,7 +238,7 @@ class Books:
 
     def checkpoint_is_due(self) -> bool:
         """Say whether the run directory should get a checkpoint of where training stands."""
-        return self.keeper is not None and self.keeper.is_due(self._iteration)
+        return self.keeper is not None and (self.interrupted() or self.keeper.is_due(self._iteration))
 
     def on_checkpoint(self, state: NetworkState, cursor: Cursor) -> None:
         """Write a checkpoint from within an epoch."""
@@ -238,7 +247,9 @@ class Books:
         self.keeper.write(self.network, state, past)
 
     def _keep_epoch(self, epoch: int, state: NetworkState, record: EpochRecord) -> None:
-        if self.keeper is not None and self.keeper.epoch_is_due(len(self.records), state.iteration, record):
+        if self.keeper is None:
+            return
+        if self.keeper.epoch_is_due(len(self.records), state.iteration, record) or self.interrupted():
             self.keeper.write(self.network, state, self._snapshot(Cursor(epoch + 1), state.iteration))
 
     def on_saved(self, saved: SavedByMembers) -> None:

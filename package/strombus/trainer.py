@@ -151,8 +151,8 @@ class Trainer:
             Without a master, without an optimizer, or for fewer than one epoch.
         RunError
             When the name is in use, or was given to a fit with other settings.
-        DataError, TaskError
-            When the data cannot be used, or a worker fails.
+        DataError, TaskError, FitInterrupted
+            When the data cannot be used, a worker fails, or SIGTERM comes (Ctrl-C: KeyboardInterrupt).
         """
         master = self._master_to_fit(epochs)
         if name is None and (storage_path is not None or checkpoint is not None):

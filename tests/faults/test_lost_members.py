@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import cloudpickle
 import pytest
@@ -16,7 +17,7 @@ from helpers.networks import make_data, make_network
 from helpers.programs import Programs
 
 import strombus as sb
-from strombus.errors import GangError
+from strombus.errors import GangError, MemberLost
 from strombus.executors.local import LocalExecutor
 from strombus.executors.members import GRACE, LEASE
 from strombus.testing.faults import Fault, inject, kill_process
@@ -63,7 +64,7 @@ def children():
     ("rank", "phase"),
     [
         *[(0, "start"), (1, "address"), (0, "connect"), (1, "UPDATE"), (0, "END")],
-        *[(0, "PARAMETERS"), (0, "REQUEST"), (1, "STATE"), (0, "result")],
+        (0, "PARAMETERS"),
     ],
 )
 def test_a_killed_local_member_is_named_and_leaves_nothing(pair, rank, phase):
@@ -74,6 +75,43 @@ def test_a_killed_local_member_is_named_and_leaves_nothing(pair, rank, phase):
     assert list(pair._folder.path.iterdir()) == []
     fit(pair)
     assert (threading.active_count(), len(children())) == before
+
+
+@pytest.mark.parametrize(("rank", "phase"), [(0, "REQUEST"), (1, "STATE"), (0, "result"), (1, "result")])
+def test_a_local_member_killed_at_the_very_end_costs_nothing(pair, rank, phase):
+    expected = fit(pair, max_staleness=0).state().parameters
+    check_loss_at_the_end(pair, rank, phase, expected)
+    assert list(pair._folder.path.iterdir()) == []
+
+
+def check_loss_at_the_end(executor, rank, phase, expected):
+    """Check that another member's result is taken, and that it is said what was lost."""
+    with inject(executor, Fault(rank, phase, "kill"), 1):
+        network = make_network("momentum")
+        master = sb.SharedTrainingMaster(workers=2, batch_size_per_worker=4, rng_seed=1, max_staleness=0)
+        with sb.Trainer(network, master, backend=executor) as trainer:
+            result = trainer.fit(make_data(80), epochs=2, progress=False)
+    (failure,) = result.failures
+    assert re.search(f"member {rank} .*was lost.* everything had been trained", failure)
+    assert [record.examples for record in result.epochs] == [80, 80]
+    assert (network.state().parameters == expected).all()
+
+
+def test_a_loss_after_the_last_checkpoint_needs_no_other_attempt(pair, tmp_path):
+    """Spark, for one, gives back no result of a stage whose task was lost."""
+    network, started = make_network("momentum"), []
+    master = sb.SharedTrainingMaster(workers=2, batch_size_per_worker=4, rng_seed=1, max_staleness=0)
+    gang = pair.gang
+
+    def lose(*arguments, **options):
+        started.append(gang(*arguments, **options))
+        raise MemberLost("member 1 was lost: its rack has no power", 1)
+
+    with mock.patch.object(pair, "gang", lose), sb.Trainer(network, master, backend=pair) as trainer:
+        result = trainer.fit(make_data(80), epochs=2, progress=False, name="one", storage_path=tmp_path)
+    assert len(started) == 1
+    assert result.failures == ("member 1 was lost: its rack has no power",)
+    assert (network.state().parameters == fit(pair, max_staleness=0).state().parameters).all()
 
 
 def test_a_member_that_raises_brings_its_traceback(pair):
@@ -127,7 +165,7 @@ def have_two_workers(client):
 
 
 @pytest.mark.dask
-@pytest.mark.parametrize(("rank", "phase"), [(0, "start"), (1, "UPDATE"), (0, "END"), (1, "result")])
+@pytest.mark.parametrize(("rank", "phase"), [(0, "start"), (1, "UPDATE"), (0, "END")])
 def test_a_killed_dask_worker_is_named(restarting, rank, phase):
     from strombus.executors.dask import DaskExecutor
 
@@ -157,6 +195,15 @@ def test_a_stopped_dask_worker_is_found_by_its_silence(restarting):
         time.sleep(0.05)  # the scheduler hears of it a moment later
     have_two_workers(restarting)
     fit(DaskExecutor(restarting))
+
+
+@pytest.mark.dask
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_dask_worker_killed_at_the_very_end_costs_nothing(restarting, pair, rank):
+    from strombus.executors.dask import DaskExecutor
+
+    have_two_workers(restarting)
+    check_loss_at_the_end(DaskExecutor(restarting), rank, "result", fit(pair, max_staleness=0).state().parameters)
 
 
 DRIVER = """

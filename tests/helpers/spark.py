@@ -25,6 +25,7 @@ SETTINGS = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.python.daemon.module": "helpers.spark_daemon",
+    "spark.decommission.enabled": "true",
     # Executors import what tests hand them from `helpers`.
     "spark.executorEnv.PYTHONPATH": str(Path(__file__).parents[1]),
 }

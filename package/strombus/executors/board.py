@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from strombus.errors import GangError, GangTimeout, MemberLost, PeerLost
 from strombus.executors.base import Control
 from strombus.executors.calls import Failure
-from strombus.executors.members import BEAT, GRACE, LEASE, Message, Superseded, Ticket, plain
+from strombus.executors.members import BEAT, GRACE, LEASE, LEAVE, Message, Superseded, Ticket, plain
 from strombus.types import Event
 
 __all__ = ["Board", "BoardChannel", "BoardPump", "new_run_id"]
@@ -61,6 +61,7 @@ class Board:
         self._failures: dict[int, Failure] = {}
         self._lost: dict[int, str] = {}
         self._finished: set[int] = set()
+        self._leaving: dict[int, float] = {}
         self._told: list[Message] = []
         self._outbox: defaultdict[str, list[Message]] = defaultdict(list)
         self._changed = threading.Condition()
@@ -116,6 +117,9 @@ class Board:
         elif kind == "failed":
             self._failures.setdefault(rank, Failure(**header["failure"], part=rank))
             self._abort(f"member {rank} failed: {header['failure']['name']}: {header['failure']['text']}")
+        elif kind == "leaving":
+            self._leaving.setdefault(rank, time.monotonic() + LEAVE)
+            self._events.append((rank, Event("leaving", rank, time.time(), values={"reason": header["reason"]})))
         elif kind == "finished":
             self._finished.add(rank)
 
@@ -147,9 +151,14 @@ class Board:
             self._abort(f"member {rank} was lost: {reason}")
 
     def lose(self, rank: int, reason: str) -> None:
-        """Record that the engine lost a member; one that has finished only counts as lost before its result is in."""
+        """Record that the engine lost a member; one that has finished only counts as lost before its result is in.
+
+        One that is leaving may still be at work when its engine has given it up already.
+        """
         with self._changed:
-            self._lose(rank, reason)
+            ended = self._finished | self._failures.keys() | self._lost.keys()
+            if time.monotonic() > self._leaving.get(rank, 0.0) or len(ended) == self.size:
+                self._lose(rank, reason)
             self._changed.notify_all()
 
     def outgoing(self, beat: bool) -> dict[str, list[Message]]:
@@ -280,6 +289,12 @@ class Board:
         kind = MemberLost if failure.name == PeerLost.__name__ else GangError
         error = richer.to_error(kind, "member")
         assert isinstance(error, GangError)
+        return error
+
+    def last_error(self, returned: Mapping[int, Any]) -> GangError:
+        """Return the error to raise, with what members returned: how they failed, or their results."""
+        error = self.error({rank: one for rank, one in returned.items() if isinstance(one, Failure)})
+        error.results = {rank: one for rank, one in returned.items() if not isinstance(one, Failure | Superseded)}
         return error
 
     def with_cause(self, error: GangError, results: Iterable[Any]) -> GangError:

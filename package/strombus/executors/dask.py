@@ -137,8 +137,8 @@ class DaskExecutor(Executor):
         self._direct: bool | None = None
 
     def capacity(self) -> Capacity:
-        """Return the worker processes that the scheduler knows now."""
-        workers = alive_workers(self.client)
+        """Return the worker processes that take tasks now."""
+        workers = alive_workers(self.client, running=True)
         hosts = {urlsplit(address).hostname or address for address in workers}
         return Capacity(len(workers), tuple(sorted(hosts)), max(1, min(workers.values(), default=1)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,7 @@ def _embed(workers: int | None) -> DaskExecutor:
         client.run(_be_quiet)
         for nanny in (True, False):  # a worker that a nanny starts anew looks where the nanny does
             client.run(_look_in, [str(Path(folder).absolute()) for folder in sys.path], nanny=nanny)
+            client.run(_ignore_interrupts, nanny=nanny)
     except BaseException as error:
         executor.close()
         if isinstance(error, TimeoutError):
@@ -130,6 +132,11 @@ class _QuietCluster(SpecCluster):  # type: ignore[misc]
 def _look_in(folders: Sequence[str]) -> None:
     """Have a process import from where this program does: modules that lie beside a script are not elsewhere."""
     sys.path += [folder for folder in folders if folder not in sys.path]
+
+
+def _ignore_interrupts() -> None:
+    """Have a process leave Ctrl-C, which a terminal sends to all that it has started, to the driver."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _be_quiet() -> None:

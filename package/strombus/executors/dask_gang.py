@@ -15,7 +15,7 @@ from distributed import Client, Future, Semaphore
 from strombus.errors import ExecutorError, GangError, GangTimeout, GangUnavailable
 from strombus.executors.base import Control
 from strombus.executors.board import Board, BoardPump, new_run_id
-from strombus.executors.calls import Failure, dump
+from strombus.executors.calls import dump
 from strombus.executors.dask_channels import QueueBoardChannel
 from strombus.executors.dask_tasks import run_gang_member
 from strombus.executors.members import LEASE
@@ -33,10 +33,14 @@ LAST_WORDS = 1.0
 """Seconds that members who have stopped get to hand in how they failed."""
 
 
-def alive_workers(client: Client, among: Sequence[str] | None = None) -> dict[str, int]:
-    """Return the threads of each worker that the scheduler knows, sorted by address."""
+def alive_workers(client: Client, among: Sequence[str] | None = None, *, running: bool = False) -> dict[str, int]:
+    """Return the threads of each worker that the scheduler knows, sorted by address.
+
+    `running` leaves out those that take no new tasks, such as those that are just being retired.
+    """
+    ask = client.scheduler.ncores_running if running else client.scheduler.ncores
     try:
-        found = client.sync(client.scheduler.ncores, workers=among, callback_timeout=LEASE)
+        found = client.sync(ask, workers=among, callback_timeout=LEASE)
     except (TimeoutError, OSError) as error:
         raise ExecutorError(
             f"the Dask scheduler {client.scheduler.address} did not answer within {LEASE:g} s ({error}); does it run?"
@@ -68,7 +72,7 @@ def run_gang(
 ) -> list[Any]:
     """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition."""
     call = dump(body, "body")
-    workers = list(alive_workers(client))
+    workers = list(alive_workers(client, running=True))
     if len(payloads) > len(workers):
         raise GangUnavailable(
             f"a gang of {len(payloads)} members needs as many worker processes, the Dask cluster has {len(workers)}; "
@@ -98,7 +102,7 @@ def run_gang(
                 board.supervise(watch, on_event, control)
                 return watch.results()
             except GangError:
-                error = board.error(watch.failures())
+                error = board.last_error(watch.returned())
                 raise error from error.__cause__
             finally:
                 client.cancel(futures)
@@ -184,11 +188,12 @@ class _Watch:
             self._board.lose(rank, f"its task ended as {future.status}")
             raise self._board.error() from error
 
-    def failures(self) -> dict[int, Failure]:
-        """Return what failing members returned: it carries their exceptions."""
+    def returned(self) -> dict[int, Any]:
+        """Return what members have returned, or return in a moment: results, or failures with their exceptions."""
         deadline = time.monotonic() + LAST_WORDS
         found = {}
         for rank, future in enumerate(self._futures):
             with suppress(Exception):  # of what has none to hand in
-                found[rank] = future.result(timeout=max(0.0, deadline - time.monotonic()))
-        return {rank: failure for rank, failure in found.items() if isinstance(failure, Failure)}
+                left = self._board.timeout if future.status == "finished" else deadline - time.monotonic()
+                found[rank] = future.result(timeout=max(0.0, left))
+        return found

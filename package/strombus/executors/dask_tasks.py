@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import signal
 import threading
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from distributed import get_client, get_worker
+from distributed import Worker, get_client, get_worker
 
 from strombus.executors.base import Member
 from strombus.executors.calls import Failure, load, run_task
 from strombus.executors.dask_channels import QueueMemberChannel
-from strombus.executors.members import LinkedMember, MemberPump, Ticket, load_body, run_member
+from strombus.executors.members import LEAVE, LinkedMember, MemberPump, Ticket, load_body, run_member
 from strombus.executors.values import Packed
 
 __all__ = ["by_value", "merge_group", "probe_versions", "run_gang_member", "run_part", "view_value"]
@@ -72,8 +73,9 @@ async def run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, nativ
     Dask's profiler walks the stack of each thread that runs a task a hundred times a second, with the interpreter's
     lock held: that costs a member of short steps a tenth of its time. A coroutine has no such thread.
     """
-    loop = asyncio.get_running_loop()
+    loop, worker = asyncio.get_running_loop(), get_worker()
     done: asyncio.Future[Any] = loop.create_future()
+    member = LinkedMember(ticket, urlsplit(worker.address).hostname)
 
     def settle(result: Any) -> None:
         if not done.done():
@@ -81,7 +83,7 @@ async def run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, nativ
 
     def work() -> None:
         try:
-            result = _run_gang_member(ticket, call, blob, native, *inputs)
+            result = _run_gang_member(member, ticket, call, blob, native, *inputs)
         except Exception as error:
             result = Failure.of(error, ticket.rank)
         with contextlib.suppress(RuntimeError):  # the worker has closed its loop meanwhile
@@ -89,19 +91,41 @@ async def run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, nativ
 
     name = f"strombus-member-{ticket.rank}"
     threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
-    return await done
+    with _interrupts_ignored(worker):
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:  # the worker closes, and waits for what it has cancelled
+            member.leave(f"Dask closes its worker {worker.address}")
+            await asyncio.wait([done], timeout=LEAVE)
+            raise
 
 
-def _run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, native: Any, *inputs: Any) -> Any:
-    worker = get_worker()
-    member = LinkedMember(ticket, urlsplit(worker.address).hostname)
-    body, client = load_body(call), get_client()
+@contextlib.contextmanager
+def _interrupts_ignored(worker: Worker) -> Iterator[None]:
+    """Leave Ctrl-C, which terminals and notebooks send to all processes of a `LocalCluster`, to the driver.
+
+    Only where a nanny can still end the process in order.
+    """
+    if worker.nanny is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run_gang_member(
+    member: LinkedMember, ticket: Ticket, call: bytes, blob: bytes | None, native: Any, *inputs: Any
+) -> Any:
+    body, client, threads = load_body(call), get_client(), get_worker().state.nthreads
 
     def run(member: Member, shared: Any, payload: bytes | None) -> Any:
         return body(member, shared, native if payload is None else load(payload))
 
     with MemberPump(member, lambda: QueueMemberChannel(client, ticket.run_id, member.address), idle=0.25):
-        return run_member(member, run, partial(_open_shared, inputs), blob, worker.state.nthreads)
+        return run_member(member, run, partial(_open_shared, inputs), blob, threads)
 
 
 def _open_shared(inputs: Sequence[Any]) -> Any:

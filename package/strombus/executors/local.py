@@ -186,6 +186,10 @@ class LocalExecutor(Executor):
                             done[number] = open_result(future.result())
                             free.append(slot)
                 yield done.pop(wanted)
+        except KeyboardInterrupt:  # there and then: nobody waits for the tasks that run
+            for _, slot, _ in running.values():
+                self._slots[slot].restart()
+            raise
         finally:
             for future in running:
                 discard_result(future)
@@ -266,6 +270,7 @@ class LocalExecutor(Executor):
         with RendezvousServer(len(payloads), new_run_id(), attempt, timeout) as server:
             board = server.board
             futures: list[Future[Any]] = []
+            returned: dict[int, Any] = {}
             call = dump(body, "body")
             given = [dump((payload, shared), f"payload {i}") for i, payload in enumerate(payloads)]
 
@@ -279,37 +284,35 @@ class LocalExecutor(Executor):
                     ticket = server.ticket(rank)
                     futures.append(slot.submit(call_member, ticket, self._threads, self._folder.path, call, own))
                 board.supervise(poll, on_event, control)
-                return self._results(board, futures)
+                return self._results(board, futures, returned)
             except GangError:
-                error = board.error(self._failures(futures))
+                wait(futures, timeout=1.0)
+                self._open(futures, returned)
+                error = board.last_error(returned)
                 raise error from error.__cause__
             finally:
                 self._end(futures)
 
     @staticmethod
-    def _results(board: Board, futures: list[Future[Any]]) -> list[Any]:
-        """Return what members who have all finished returned."""
-        deadline, found = time.monotonic() + board.timeout, []
+    def _results(board: Board, futures: list[Future[Any]], returned: dict[int, Any]) -> list[Any]:
+        """Return what members who have all finished returned; each result can be opened once."""
+        deadline = time.monotonic() + board.timeout
         for rank, future in enumerate(futures):
             if not wait([future], timeout=max(0.0, deadline - time.monotonic())).done:
                 raise board.overdue(rank)
             try:
-                found.append(board.accept(rank, open_result(future.result())))
+                returned[rank] = open_result(future.result())
             except BrokenProcessPool as error:
                 board.lose(rank, "its process ended before its result came")
                 raise board.error() from error
-        return found
+        return [board.accept(rank, one) for rank, one in returned.items()]
 
     @staticmethod
-    def _failures(futures: list[Future[Any]]) -> dict[int, Failure]:
-        """Return what failing members returned: it carries their exceptions."""
-        wait(futures, timeout=1.0)
-        found = {
-            rank: open_result(future.result())
-            for rank, future in enumerate(futures)
-            if future.done() and not future.cancelled() and future.exception() is None
-        }
-        return {rank: failure for rank, failure in found.items() if isinstance(failure, Failure)}
+    def _open(futures: list[Future[Any]], returned: dict[int, Any]) -> None:
+        """Open what members have returned by now: their results, or how they failed with the exceptions."""
+        for rank, future in enumerate(futures):
+            if rank not in returned and future.done() and not future.cancelled() and future.exception() is None:
+                returned[rank] = open_result(future.result())
 
     def _end(self, futures: list[Future[Any]]) -> None:
         """Leave no member running: what has been told to stop and still works after 2 s is killed."""

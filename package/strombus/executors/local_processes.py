@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import socket
 import threading
 import time
@@ -76,8 +77,11 @@ class Slot:
 def start_process(driver: int) -> None:
     """Prepare a process: keep it however much memory its caches take, and as long as process `driver` lives.
 
-    Loky replaces a process that has grown by 300 MB, which is what a network with its data does.
+    Loky replaces a process that has grown by 300 MB, which is what a network with its data does. Ctrl-C in a terminal,
+    and SIGTERM of a batch system, reach the driver's children too: what is to be done then is for the driver to say.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
     threading.Thread(target=_end_with, args=(driver,), name="strombus-driver", daemon=True).start()
 

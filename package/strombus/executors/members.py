@@ -2,8 +2,8 @@
 
 Driver and members speak in messages: a small JSON-able header and raw bytes. An engine gives a channel that
 carries them: ZeroMQ (`strombus.executors.rendezvous`) or the Dask scheduler's queues. Upwards go ``hello``,
-``beat``, ``exchange``, ``event``, ``failed`` and ``finished``; downwards ``welcome``, ``superseded``, ``beat``,
-``exchange``, ``command``, ``stop`` and ``abort``.
+``beat``, ``exchange``, ``event``, ``leaving``, ``failed`` and ``finished``; downwards ``welcome``, ``superseded``,
+``beat``, ``exchange``, ``command``, ``stop`` and ``abort``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "BEAT",
     "GRACE",
     "LEASE",
+    "LEAVE",
     "LinkedMember",
     "MemberChannel",
     "MemberPump",
@@ -56,6 +57,8 @@ LARGEST_EVENT = 2**23
 """Bytes that a member may give to one event."""
 GRACE = 2.0
 """Seconds beyond `LEASE` that members get to notice that another one has failed."""
+LEAVE = 25.0
+"""Seconds that a member gets to end in order when its engine takes its worker away."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,12 @@ class LinkedMember:
         deadline = time.monotonic() + self._timeout
         self._wait(lambda: self._state != "new", deadline)
         return self._state != "superseded"
+
+    def leave(self, reason: str) -> None:
+        """Have the body end in order, by the command ``{"leave": reason}``, and tell the driver of it."""
+        with self._changed:
+            self._commands.append({"leave": reason})
+        self._post("leaving", reason=reason)
 
     def finish(self) -> None:
         """Tell the driver that the body has returned."""

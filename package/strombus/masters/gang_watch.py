@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from strombus.errors import MemberLost
 from strombus.masters.job import Progress, SavedByMembers, TrainingJob
 from strombus.networks.parcels import unpack_state
 from strombus.runs import MODEL
@@ -20,6 +21,11 @@ class GangWatch:
 
     It is the gang's `Control`, and its `on_event`. Members reach an epoch's end at different times, and one
     may report of the next epoch before the driver has heard of the last one's end from another.
+
+    Attributes
+    ----------
+    left : MemberLost or None
+        The first member that said that it must leave, since its engine takes its worker away.
     """
 
     def __init__(self, job: TrainingJob, size: int) -> None:
@@ -33,14 +39,23 @@ class GangWatch:
         self._state_is_whole = False
         self._words: list[Any] = []
         self._parts: dict[int, dict[int, Mapping[str, Any]]] = {}
-        self._stops = False
+        self._stops = self._leaves = self._enough = False
+        self.left: MemberLost | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether every member has trained all epochs, or those after which the observer had enough."""
+        return self._enough or self._epoch == self._job.first_epoch + self._job.epochs
 
     def stopping(self) -> bool:
         """Say whether members should give up: they are told to stop by `commands`, and then end in order."""
         return False
 
     def commands(self) -> list[Any]:
-        """Return what members are told: whether to go on after an epoch, or to stop at once."""
+        """Return what members are told: whether to go on after an epoch, to stop at once, or to leave in order."""
+        if not self._leaves and self._job.observer.interrupted():
+            self._leaves = True
+            self._words.append({"leave": True})
         found, self._words = self._words, []
         return found
 
@@ -48,7 +63,9 @@ class GangWatch:
         """Take in one report."""
         if event.name == "alive":
             return
-        if event.name == "timings":
+        if event.name == "leaving":
+            self.left = self.left or MemberLost(f"member {rank} left: {event.values['reason']}", rank)
+        elif event.name == "timings":
             self._job.stats.merge(TrainingStats.unpack(event.payload, f"what member {rank} timed"))
         elif event.name not in ("progress", "epoch", "state", "saved"):
             self._job.stats.add([event])
@@ -117,10 +134,11 @@ class GangWatch:
             return
         epoch = self._epoch
         state = unpack_state(bytes(self._state)) if self._job.waits else None
-        stop = self._job.observer.on_epoch(epoch, state, self._validation(), self._seconds())
+        self._enough = stop = self._job.observer.on_epoch(epoch, state, self._validation(), self._seconds())
         if self._job.waits:
             next_one = self._job.observer.validates(epoch + 1)
-            self._words.append({"epoch": epoch, "stop": bool(stop), "validate": next_one})
+            leaves = self._job.observer.interrupted()
+            self._words.append({"epoch": epoch, "stop": bool(stop), "validate": next_one, "leave": leaves})
         self._epoch, self._round = epoch + 1, 0
         self._ended, self._state, self._state_is_whole = {}, bytearray(), False
         early, self._early = self._early, []

@@ -85,6 +85,9 @@ class Observer(Protocol):
         What was trained by then counts. An epoch of which rows are left is not told of.
         """
 
+    def interrupted(self) -> bool:
+        """Say whether to stop in order, and where training can go on: with a checkpoint, if any are made."""
+
     def checkpoint_is_due(self) -> bool:
         """Say whether `on_checkpoint` should be called for the state after the round that was told of last."""
 
@@ -162,6 +165,8 @@ class TrainingJob:
         For such a master, the one that training goes on from.
     left_out : frozenset of tuple
         The places (`NonFiniteError.place`) of minibatches that are not trained.
+    losses : list of str
+        Workers that were lost when everything had been trained, and what was lost with them.
     """
 
     network: Network
@@ -180,3 +185,4 @@ class TrainingJob:
     saving: Saving | None = None
     resumed: Checkpoint | None = None
     left_out: frozenset[tuple[int, int, int, int]] = frozenset()
+    losses: list[str] = field(default_factory=list)

@@ -139,7 +139,7 @@ class _Run:
             with self.recorder.phase("split"):
                 rounds = self.rounds.of(start.epoch)
             for number, parts in enumerate(rounds, self.feed.done(start.epoch)):
-                if self.stopping:
+                if self.stopping or self.job.observer.interrupted():
                     whole = False
                     break
                 submitted = time.time()
@@ -155,6 +155,8 @@ class _Run:
                     anchor, alive = mean, [mean]
             while under_way:
                 self._settle(under_way.popleft(), anchor)
+            if not whole and self.job.observer.interrupted() and number > self.feed.done(start.epoch):
+                self._keep(start.epoch, number - 1, mean)
             with self.recorder.phase("apply"):
                 return mean.get(), whole
         finally:
@@ -214,11 +216,15 @@ class _Run:
                 workers=summary.reports,
             )
         )
-        if not self.stopping and self.job.observer.checkpoint_is_due():
-            cursor = self.rounds.after(done.epoch, done.number)
-            if cursor is not None:  # the epoch's last state is for `on_epoch`
-                with self.recorder.phase("checkpoint"):
-                    self.job.observer.on_checkpoint(complete_state(self.work, done.mean.get()), cursor)
+        if not self.stopping and not self.job.observer.interrupted():
+            self._keep(done.epoch, done.number, done.mean)
+
+    def _keep(self, epoch: int, number: int, mean: Shared[Averaged]) -> None:
+        """Have the mean of a round kept, where that is due; an epoch's last one is for `on_epoch`."""
+        cursor = self.rounds.after(epoch, number) if self.job.observer.checkpoint_is_due() else None
+        if cursor is not None:
+            with self.recorder.phase("checkpoint"):
+                self.job.observer.on_checkpoint(complete_state(self.work, mean.get()), cursor)
 
 
 def _compare_clocks(job: TrainingJob) -> None:

@@ -22,7 +22,7 @@ from strombus.compression import (
     threshold_algorithms,
 )
 from strombus.data import Source
-from strombus.errors import ConfigurationError
+from strombus.errors import ConfigurationError, MemberLost
 from strombus.evaluation import Evaluation
 from strombus.masters.base import TrainingMaster, explain, make_named
 from strombus.masters.dl4j_files import algorithm_type, from_dl4j
@@ -224,15 +224,14 @@ class SharedTrainingMaster(TrainingMaster):
                     cells = stack.enter_context(cells_for_members(self, job, job.source, repartitioner))
                     work, payloads = replace(work, cells=tuple(cells)), list(cells.values())
             results = self._run(job, work, payloads)
-        for rank, result in enumerate(results):
+        for rank, result in results.items():
             for hook, state in zip(self.training_hooks, result.hooks, strict=True):
                 if state is not None:
                     hook.collect(rank, state)
-        first = results[0]
-        assert first.state is not None
-        assert first.carried is not None
-        job.carried = first.carried.after(earlier)
-        return first.state
+        first = results.get(0) or next(one for _, one in sorted(results.items()) if one.state is not None)
+        if first.carried is not None:  # otherwise the members have left before the end
+            job.carried = first.carried.after(earlier)
+        return first.state or job.network.state()
 
     def _resumed(self, job: TrainingJob) -> tuple[Checkpoint | None, Carried | None]:
         """Return what the members go on from: each from its own state, or where they are others, from all states' sum.
@@ -252,15 +251,24 @@ class SharedTrainingMaster(TrainingMaster):
     def _recorder(self, job: TrainingJob) -> Recorder:
         return Recorder(self.collect_training_stats, stats=job.stats)
 
-    def _run(self, job: TrainingJob, work: SharingWork, payloads: list[Any]) -> list[MemberResult]:
+    def _run(self, job: TrainingJob, work: SharingWork, payloads: list[Any]) -> dict[int, MemberResult]:
+        """Return what the members hand in, by rank: one may be missing that was lost when all was trained."""
         watch, recorder = GangWatch(job, len(payloads)), self._recorder(job)
         with recorder.phase("broadcast"):
             shared = job.executor.share(work)
         try:
             with recorder.phase("gang"):
-                return job.executor.gang(
+                results = job.executor.gang(
                     share_training, payloads, shared, timeout=self.timeout, on_event=watch.on_event, control=watch
                 )
+            if watch.left is not None and not watch.ended:
+                raise watch.left
+            return dict(enumerate(results))
+        except MemberLost as lost:
+            if not watch.ended or all(result.state is None for result in lost.results.values()):
+                raise (watch.left or lost) from lost.__cause__
+            job.losses.append(_loss(lost))
+            return dict(lost.results)
         finally:
             shared.free()
 
@@ -303,3 +311,11 @@ class SharedTrainingMaster(TrainingMaster):
             saving=job.saving,
             left_out=job.left_out,
         )
+
+
+def _loss(lost: MemberLost) -> str:
+    """Say what was lost with a member when all had been trained."""
+    return (
+        f"{lost}; everything had been trained. What its hooks held is lost and, unless it had handed them in, its "
+        "optimizer's state and what it had not yet sent"
+    )

@@ -21,6 +21,7 @@ _UNITS: dict[str, tuple[Literal["steps", "epochs", "seconds"], int]] = {
     "min": ("seconds", 60),
     "h": ("seconds", 3600),
 }
+_TIMES = {unit: factor for unit, (kind, factor) in _UNITS.items() if kind == "seconds"}
 _EVERY = re.compile(rf"\s*(\d{{1,9}})\s*({'|'.join(_UNITS)})\s*")
 
 
@@ -49,6 +50,9 @@ class CheckpointConfig(BaseModel):
         off. 1 never puts off.
     on_error : {"warn", "raise"}
         Whether training goes on when a checkpoint cannot be written, such as to a full disk.
+    grace : str
+        How long a fit that is stopped by SIGTERM or Ctrl-C may take to come to a place where a last checkpoint can be
+        written, and to write it: ``"20s"``. Kubernetes kills after 30 s.
 
     Raises
     ------
@@ -63,6 +67,7 @@ class CheckpointConfig(BaseModel):
     best: Literal["score", "accuracy"] | None = None
     max_share: float = Field(default=0.05, gt=0, le=1)
     on_error: Literal["warn", "raise"] = "warn"
+    grace: str = "20s"
 
     def __init__(self, **options: Any) -> None:
         try:
@@ -83,6 +88,21 @@ class CheckpointConfig(BaseModel):
         if match is None or int(match[1]) < 1:
             raise ValueError('wanted a number and a unit, such as "1epoch", "200steps", "30s", "5min" or "1h"')
         return value
+
+    @field_validator("grace")
+    @classmethod
+    def _some_time(cls, value: str) -> str:
+        match = _EVERY.fullmatch(value)
+        if match is None or match[2] not in _TIMES or int(match[1]) < 1:
+            raise ValueError('wanted a time, such as "20s" or "1min"')
+        return value
+
+    @property
+    def grace_seconds(self) -> int:
+        """`grace`, read."""
+        match = _EVERY.fullmatch(self.grace)
+        assert match is not None
+        return int(match[1]) * _TIMES[match[2]]
 
     @property
     def interval(self) -> Interval:

@@ -118,6 +118,7 @@ class Mixer:
         self._step = 0
         self._seen: dict[int, int] = {}
         self._active: set[int] = set()
+        self._cut: float = math.inf
 
     def start(self, sizes: Sequence[Sequence[int]]) -> None:
         """Begin an epoch in which member `r` has minibatches of ``sizes[r]`` rows."""
@@ -125,6 +126,7 @@ class Mixer:
         self._step = 0
         self._seen = dict.fromkeys(self._peers.others, 0)
         self._active = set(self._peers.others)
+        self._cut = math.inf
         self._pace.start()
 
     def add(self, payload: bytes | bytearray, count: float) -> None:
@@ -143,6 +145,26 @@ class Mixer:
                 what = f"step {step - self._staleness} of this epoch"
                 self._peers.wait(lambda: self._behind(step), what, self._limit)
         self._pace.note()
+
+    def cut(self) -> None:
+        """Have all members end this stretch of steps soon, where possible after the same step.
+
+        Before this member's next update nobody is further ahead than `max_staleness` allows, and whoever waits for that
+        update hears of it first. Where members may be any number of steps apart, each stops where it is.
+        """
+        if self._cut == math.inf:
+            near = self._staleness if self._peers.others else None
+            self._cut = self._step if near is None else self._step + near + 1
+            self._peers.send(Kind.CUT, int(self._cut))
+
+    def length(self, planned: int) -> int:
+        """Return the steps of this stretch, which has ended and would have had `planned`, the same for all members."""
+        return int(min(self._cut, planned))
+
+    @property
+    def ends(self) -> bool:
+        """Whether this member takes no more steps of the stretch, since it was cut."""
+        return self._step >= self._cut
 
     def finish(self, note: bytes) -> dict[int, bytes]:
         """Tell the others that no update follows, add all of theirs, and return their notes."""
@@ -164,11 +186,18 @@ class Mixer:
     def _limit(self, rank: int) -> tuple[float, str]:
         return self._pace.limit(self._seen[rank])
 
+    def _head(self, rank: int) -> Message | None:
+        """Return a member's first message, having taken in that the stretch ends sooner where that came before it."""
+        while (head := self._peers.head(rank)) is not None and head.kind == Kind.CUT:
+            self._cut = min(self._cut, self._peers.take(rank, Kind.CUT).step)
+        return head
+
     # -- at staleness 0
 
     def _join(self, step: int, own: float | None) -> None:
         """Add everybody's update of one step in rank order; who has ended, or leaves it out, has no part in it."""
-        self._peers.wait_for_word(f"step {step} of this epoch", self._active, self._limit)
+        what = f"step {step} of this epoch"
+        self._peers.wait(lambda: [rank for rank in self._active if self._head(rank) is None], what, self._limit)
         updates = {rank: self._update_of(rank) for rank in sorted(self._active)}
         counts = {rank: _HEAD.unpack_from(update.payload)[0] for rank, update in updates.items() if update is not None}
         if own is not None:
@@ -182,7 +211,7 @@ class Mixer:
 
     def _update_of(self, rank: int) -> Message | None:
         """Take a member's update; None when the member has ended instead, which stays to be read."""
-        head = self._peers.head(rank)
+        head = self._head(rank)
         assert head is not None
         if head.kind == Kind.END:
             self._active.discard(rank)
@@ -196,7 +225,7 @@ class Mixer:
     def _drain(self) -> Iterable[int]:
         """Add all updates that have come; return who has not ended yet."""
         for rank in sorted(self._active):
-            while (head := self._peers.head(rank)) is not None:
+            while (head := self._head(rank)) is not None:
                 if head.kind == Kind.END:
                     self._active.discard(rank)
                     break

@@ -31,6 +31,7 @@ class Kind(IntEnum):
     REQUEST = 5
     STATE = 6
     PROBE = 7  # how fast a link is
+    CUT = 8  # after how many steps of a stretch the members meet, sooner than they would have
 
 
 class Peers:

@@ -211,6 +211,10 @@ class Saver:
             return False, WHOLE
         return self._cuts.cut(steps, epoch, ends)
 
+    def saves(self, due: bool, last: bool) -> bool:
+        """Say whether a checkpoint is made: one that is due, or the last one, of members that end."""
+        return self._saving is not None and (due or last)
+
     def go_on(self, stretch: int, started: float, saved: bool) -> None:
         """Begin the next stretch, which rank 0 has said the length of."""
         self._stretch = stretch

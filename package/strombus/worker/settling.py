@@ -45,6 +45,8 @@ class Agreement:
         Whether a checkpoint is made.
     stretch : int
         Steps of the next one.
+    leaves : bool
+        Whether a member wants all to end here, with a checkpoint if any are made.
     """
 
     iteration: int
@@ -52,6 +54,7 @@ class Agreement:
     whole: bool
     saves: bool
     stretch: int
+    leaves: bool = False
 
 
 class Settler:
@@ -83,20 +86,20 @@ class Settler:
         share = 1 / self._peers.size if self._sums else 1.0
         self._compressor.load(carried.take_up(self._replica.flat, self._compressor.state(), share))
 
-    def note(self, whole: bool, saves: bool = False, stretch: int = 0) -> bytes:
+    def note(self, whole: bool, saves: bool = False, stretch: int = 0, leaves: bool = False) -> bytes:
         """Return what the others must know of this member when it ends a stretch; `whole` if it has left no rows.
 
         Rank 0's says whether a checkpoint is made now, and how many steps the next stretch has.
         """
         sends = self._peers.rank == 0 and not self._exact and time.monotonic() >= self._due
         values = {"iteration": self._replica.iteration, "sends": sends, "whole": whole}
-        return json.dumps({**values, "saves": saves, "stretch": stretch}).encode()
+        return json.dumps({**values, "saves": saves, "stretch": stretch, "leaves": leaves}).encode()
 
     def agree(self, own: bytes, notes: Mapping[int, bytes]) -> Agreement:
         """Return what the members' notes come to, the same for all."""
         read = {rank: _read(note) for rank, note in {**notes, self._peers.rank: own}.items()}
-        whole = all(note.whole for note in read.values())
-        return replace(read[0], iteration=max(note.iteration for note in read.values()), whole=whole)
+        whole, leaves = all(note.whole for note in read.values()), any(note.leaves for note in read.values())
+        return replace(read[0], iteration=max(note.iteration for note in read.values()), whole=whole, leaves=leaves)
 
     def settle(self, agreed: Agreement, rows: int) -> None:
         """Make this epoch's replicas one; `rows` is what this member has trained in it."""
@@ -151,6 +154,10 @@ class Settler:
             return None, None
         state, residual = found
         return state, Carried.of(self._replica.flat, replace(mine, residual=residual, thresholds=thresholds))
+
+    def own_state(self) -> tuple[NetworkState, Carried]:
+        """Return what this member knows of `final_state`: with its own optimizer's state and residual."""
+        return self._replica.state(), Carried.of(self._replica.flat, self._compressor.state())
 
     def _mean_thresholds(self, mine: tuple[ThresholdState, ...]) -> tuple[ThresholdState, ...]:
         """Return the mean of the members' thresholds, each with its statistics."""
@@ -221,6 +228,7 @@ def _read(note: bytes) -> Agreement:
     try:
         values = json.loads(note)
         iteration, stretch = int(values["iteration"]), int(values["stretch"])
-        return Agreement(iteration, bool(values["sends"]), bool(values["whole"]), bool(values["saves"]), stretch)
+        sends, whole, saves, leaves = (bool(values[name]) for name in ("sends", "whole", "saves", "leaves"))
+        return Agreement(iteration, sends, whole, saves, stretch, leaves)
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"a peer's note cannot be read: {type(error).__name__}: {error}") from error

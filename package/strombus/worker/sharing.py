@@ -13,15 +13,17 @@ from typing import Any
 
 from strombus.compression import Compressor, Update, warm_up
 from strombus.data import open_cell
-from strombus.errors import NonFiniteError
+from strombus.errors import ExecutorError, NonFiniteError
 from strombus.evaluation import Evaluation
 from strombus.executors.base import Member
+from strombus.executors.members import GRACE, LEASE
 from strombus.networks import StepResult
 from strombus.networks.parcels import pack_state
 from strombus.partitioning import EqualRepartitioner
 from strombus.stats import Recorder, where
 from strombus.transport import Transport
-from strombus.types import Cursor, DataSet, Event, MultiDataSet, Partition
+from strombus.types import Cursor, DataSet, Event, MultiDataSet, NetworkState, Partition
+from strombus.worker.carrying import Carried
 from strombus.worker.evaluating import evaluate_batches
 from strombus.worker.guarding import Guard, Place
 from strombus.worker.hooks import call_hooks
@@ -38,6 +40,8 @@ __all__ = ["share_training"]
 
 _REPORT_EVERY = 0.5
 """Seconds between two reports to the driver."""
+_LOOK = 0.02
+"""Seconds between two looks at whether the driver has ended the gang."""
 _CHUNK = 2**22
 """Bytes of a state that travel to the driver in one record."""
 
@@ -111,7 +115,11 @@ class _Training:
         self.where = where()
         self.words: dict[int, dict[str, Any]] = {}
         self.validates = work.validates_first
-        self.told_to_stop = False
+        self.told_to_stop = self.told_to_leave = False
+        self.leaves = self.saved = False
+        # Where each stops where it is, no number of steps says what is left of its cell.
+        self.together = options.max_staleness is not None or not work.cells
+        self.whole_state: NetworkState | None = None
         self.guard = Guard(self.replica, options.on_nonfinite, work.left_out)
         self.skipped = 0
 
@@ -130,12 +138,38 @@ class _Training:
         """Train all epochs and settle."""
         self.peers.transport = transport
         for epoch in self.work.epochs:
-            if not self._epoch(epoch) or (self.work.waits and not self._may_go_on(epoch)):
+            whole = self._epoch(epoch)
+            last = whole and epoch == self.work.epochs[-1]
+            if not whole or (self.work.waits and not self._may_go_on(epoch)) or self.leaves:
                 break
-        with self.recorder.phase("settle"):
-            state, carried = self.settler.final_state()
+        state, carried = self.whole_state, None
+        if last or not self.leaves:
+            with self.recorder.phase("settle"):
+                state, carried = self._final_state()
         self._tell_timings()
         return MemberResult(state, carried, tuple(hook.state() for hook in self.hooks))
+
+    def _final_state(self) -> tuple[NetworkState | None, Carried | None]:
+        """Settle; return the network's state where this member hands it in.
+
+        Rank 1 has its own in reserve. So has anybody when another member is lost from here on: all have added all
+        updates, and once they have met the driver has heard of all that they have reported.
+        """
+        self.member.exchange(b"")
+        try:
+            found = self.settler.final_state()
+        except ExecutorError:
+            if not self._is_stopped():  # nobody but this member knows of a loss
+                raise
+            return self.settler.own_state()
+        return self.settler.own_state() if self.member.rank == 1 else found
+
+    def _is_stopped(self) -> bool:
+        """Wait as long as the driver may need to find out that a member is lost; say whether it has told this one."""
+        deadline = time.monotonic() + LEASE + GRACE
+        while not self.member.stopping() and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+        return self.member.stopping()
 
     # -- one epoch
 
@@ -151,31 +185,41 @@ class _Training:
         steps, taken, ends = max(map(len, sizes)), self._begun(epoch), False
         rows, seen = self._rows_before(epoch), 0
         with closing(self._batches(epoch, ranges[rank])) as batches:
-            while not ends:
-                first, taken = taken, taken + self.saver.stretch(steps - taken)
-                self.mixer.start([mine[first:taken] for mine in sizes])
+            while not ends and not self.leaves:
+                first, planned = taken, self.saver.stretch(steps - taken)
+                self.mixer.start([mine[first : first + planned] for mine in sizes])
                 here = epoch, rank, feed.done(epoch) - self._begun(epoch) + first
-                trained, read, mine_whole = self._stretch(here, islice(batches, taken - first))
-                rows, seen, ends = rows + trained, seen + read, taken >= steps
+                trained, read, own, mine_whole = self._stretch(here, islice(batches, planned))
+                rows, seen, ends = rows + trained, seen + read, first + planned >= steps
                 with self.recorder.phase("epoch_end" if ends else "meet"):
                     met = time.monotonic()
-                    note = self.settler.note(mine_whole, *self.saver.plan(taken - first, epoch, ends))
+                    note = self.settler.note(mine_whole, *self.saver.plan(planned, epoch, ends), self.told_to_leave)
                     agreed = self.settler.agree(note, self.mixer.finish(note))
-                    ends |= not agreed.whole
+                    reached, self.leaves = first + self.mixer.length(planned), agreed.leaves
+                    taken, ends = max(reached, first + own), reached >= steps or not agreed.whole
                     if ends:
                         self.settler.settle(agreed, rows)
                     self.guard.check_parameters((*here, 0))
+                saves = self.saver.saves(agreed.saves, agreed.leaves or (ends and epoch == self.work.epochs[-1]))
                 if not ends:
-                    if agreed.saves:
+                    if saves and (self.together or not agreed.leaves):
                         self._save(epoch, ranges[rank], agreed.iteration, taken, rows, seen)
-                    self.saver.go_on(agreed.stretch, met, agreed.saves)
-        figures = self._validate() if agreed.whole and self.validates else {}
-        self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started, "whole": agreed.whole})
+                    self.saver.go_on(agreed.stretch, met, saves)
+        whole = ends and agreed.whole
+        figures = self._validate() if whole and self.validates else {}
+        self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started, "whole": whole})
         met = time.monotonic()
-        if agreed.saves and agreed.whole:
-            self._save(epoch + 1, None, agreed.iteration)
-        self.saver.go_on(agreed.stretch, met, agreed.saves)
-        return agreed.whole
+        self._keep_epoch(epoch, whole, saves)
+        self.saver.go_on(agreed.stretch, met, saves)
+        return whole
+
+    def _keep_epoch(self, epoch: int, whole: bool, saves: bool) -> None:
+        """Keep what an epoch came to: as a checkpoint where one is made, and for a fit that is stopped in the next."""
+        self.saved = whole and saves
+        if self.saved:
+            self._save(epoch + 1, None, self.replica.iteration)
+        if whole and self.member.rank == 0 and not self.work.waits:
+            self.whole_state = self.replica.state()
 
     def _rows_before(self, epoch: int) -> int:
         """Return the rows of an epoch that this member had trained when the fit was cut off."""
@@ -194,20 +238,24 @@ class _Training:
         """Return the steps of an epoch of cells that were taken before; of other rows those were cut out."""
         return self.work.feed.done(epoch) if self.work.cells else 0
 
-    def _stretch(self, place: tuple[int, int, int], batches: Iterator[DataSet | MultiDataSet]) -> tuple[int, int, bool]:
+    def _stretch(
+        self, place: tuple[int, int, int], batches: Iterator[DataSet | MultiDataSet]
+    ) -> tuple[int, int, int, bool]:
         """Take the steps until the members meet, the first of which is at `place` (epoch, rank and step).
 
-        Return the rows that were trained, those that were read, and whether it was not told to stop before.
+        Return the rows that were trained, those that were read, the steps, and whether it was not told to stop before.
         """
         epoch, rank, first = place
-        rows = seen = 0
-        for step, batch in enumerate(batches, first):
+        rows = seen = steps = 0
+        for batch in batches:
             self._hear()
-            if self.told_to_stop:
-                return rows, seen, False
-            rows += batch.examples if self._step((epoch, rank, step, 0), batch) else 0
-            seen += batch.examples
-        return rows, seen, True
+            if self.told_to_leave:
+                self.mixer.cut()
+            if self.told_to_stop or self.mixer.ends:
+                return rows, seen, steps, not self.told_to_stop
+            rows += batch.examples if self._step((epoch, rank, first + steps, 0), batch) else 0
+            seen, steps = seen + batch.examples, steps + 1
+        return rows, seen, steps, True
 
     def _save(
         self, epoch: int, part: Partition | None, step: int, taken: int = 0, rows: int = 0, examples: int = 0
@@ -318,10 +366,12 @@ class _Training:
             self.member.report(Event("timings", self.member.rank, time.time(), payload=self.recorder.take().pack()))
 
     def _hear(self) -> None:
-        """Take in what the driver says: whether to go on after an epoch, or to stop at once."""
+        """Take in what the driver says: whether to go on after an epoch, to stop at once, or to leave in order."""
         for word in self.member.commands():
             if "epoch" in word:
                 self.words[word["epoch"]] = word
+            elif "leave" in word:
+                self.told_to_leave = True
             else:
                 self.told_to_stop = True
 
@@ -366,5 +416,7 @@ class _Training:
         with self.recorder.phase("driver_wait"):
             self.peers.wait_for_driver(told)
         word = self.words.pop(epoch)
-        self.validates = word["validate"]
+        self.validates, self.leaves = word["validate"], self.leaves or word["leave"]
+        if self.saver.saves(False, self.leaves) and not self.saved:
+            self._save(epoch + 1, None, self.replica.iteration)
         return not word["stop"]

@@ -99,10 +99,15 @@ class SharingWork:
 
 @dataclass(frozen=True)
 class MemberResult:
-    """What a member hands in: rank 0 the network's state too.
+    """What a member hands in.
 
     Parameters
     ----------
+    state : NetworkState or None
+        Of rank 0 the network's; of others their own copy of it, with their own optimizer's state, in case that rank 0
+        is lost before its result is in. None where there is none to hand in.
+    carried : Carried or None
+        What is left for the next fit; None where the fit was stopped before its end.
     hooks : tuple
         What each hook's ``state()`` returned.
     """

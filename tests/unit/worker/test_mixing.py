@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from strombus.errors import WireError
 from strombus.testing.transport_suite import gang
@@ -62,3 +65,40 @@ def test_what_is_left_out_weighs_nothing_in_its_step(count, total):
         second.add(b"100", LEFT_OUT)
         first.add(b"1", count)
         assert target.total == total
+
+
+def cut_at(end, staleness, told, planned, rows):
+    """Take the steps of a stretch as a member that is told, before step `told`, to end it; return steps and end."""
+    peers = Peers(SimpleNamespace(rank=end.seat.rank, size=3, stopping=lambda: False), 20.0)
+    peers.transport = end
+    mixer = Mixer(peers, Sums(), "sum", staleness, Pace(20.0, None))
+    mixer.start([[1] * planned] * 3)
+    own = 0
+    while own < rows:
+        if own == told:
+            mixer.cut()
+        if mixer.ends:
+            break
+        mixer.add(b"1", 1.0)
+        own += 1
+    notes = mixer.finish(b"")
+    assert len(notes) == 2
+    return own, mixer.length(planned)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    staleness=st.integers(0, 3),
+    told=st.lists(st.integers(0, 30), min_size=3, max_size=3),
+    rows=st.lists(st.integers(0, 20), min_size=3, max_size=3),
+)
+def test_members_that_are_cut_off_end_after_the_same_step(staleness, told, rows):
+    """Whoever is told first, or at the same time as others, or has no rows left."""
+    planned = max(rows)
+    with gang(MemoryTransport, 3, TransportOptions()) as ends, ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(cut_at, end, staleness, told[i], planned, rows[i]) for i, end in enumerate(ends)]
+        found = [call.result(30) for call in calls]
+    (length,) = {length for _, length in found}
+    assert [own for own, _ in found] == [min(mine, length) for mine in rows]
+    first = min((step for step, mine in zip(told, rows, strict=True) if step < mine), default=planned)
+    assert first <= length <= min(planned, first + staleness + 1)
