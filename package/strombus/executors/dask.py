@@ -18,7 +18,7 @@ from distributed import Client, Future
 from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import Failure, dump
-from strombus.executors.dask_gang import alive_workers, run_gang, warn_of_open_channel
+from strombus.executors.dask_gang import alive_workers, heard_workers, run_gang, warn_of_open_channel
 from strombus.executors.dask_tasks import by_value, merge_group, probe_versions, run_part, view_value
 from strombus.executors.values import Packed, as_tuple
 from strombus.types import Capacity, Event, NativePartition
@@ -137,8 +137,9 @@ class DaskExecutor(Executor):
         self._direct: bool | None = None
 
     def capacity(self) -> Capacity:
-        """Return the worker processes that the scheduler knows now."""
-        workers = alive_workers(self.client)
+        """Return the worker processes that the scheduler knows now, and has heard of lately."""
+        threads = alive_workers(self.client)
+        workers = {worker: threads[worker] for worker in heard_workers(self.client) if worker in threads}
         hosts = {urlsplit(address).hostname or address for address in workers}
         return Capacity(len(workers), tuple(sorted(hosts)), max(1, min(workers.values(), default=1)))
 
