@@ -92,7 +92,6 @@ class Fit:
     def run(self, data: Any, epochs: int, validation: Any) -> FitResult:
         """Train and return what it came to; the network has the last epoch's parameters."""
         with ExitStack() as stack:
-            stack.enter_context(self.network.kept_for_a_fit())
             try:
                 with self._recorder.phase("export"):
                     source = stack.enter_context(self._open(data, keep=self._where_to_export()))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import random
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import cloudpickle
 import numpy as np
 import pytest
 from helpers import networks
-from helpers.fault_matrix import REFUSED, Row, cells, sample
+from helpers.fault_matrix import REFUSED, Row, cells, sample, seeds
 from helpers.hooks import SeenRows
 from helpers.leftovers import Leftovers, stopped_processes
 from helpers.networks import make_batch_norm, make_data, make_network
@@ -42,11 +41,7 @@ MARKS = {"dask": [pytest.mark.dask], "spark": [pytest.mark.spark], "local": []}
 
 def chosen():
     """Return the cells that the environment asks for, or the sample."""
-    wanted = os.environ.get("STROMBUS_FAULTS", "")
-    if not wanted:
-        return sample(0)
-    first, _, last = wanted.partition(":")
-    return [cell for seed in range(int(first), int(last or int(first) + 1)) for cell in cells(seed)]
+    return [cell for seed in seeds() for cell in cells(seed)] or sample(0)
 
 
 class CountSteps(sb.TrainingHook):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, fields
 
-__all__ = ["Cell", "Row", "cells", "sample", "table"]
+__all__ = ["Cell", "Row", "cells", "sample", "seeds", "table"]
 
 BACKENDS = ("local", "dask", "spark")
 MEMBER_PHASES = ("start", "address", "connect", "UPDATE", "save", "END", "PARAMETERS", "REQUEST", "STATE", "result")
@@ -43,6 +44,12 @@ class Row:
     outcome: str
     redone: str
     seconds: float
+
+
+def seeds() -> list[int]:
+    """Return the seeds that STROMBUS_FAULTS asks for: ``"3"`` is one, ``"0:3"`` are three."""
+    first, _, last = os.environ.get("STROMBUS_FAULTS", "").partition(":")
+    return list(range(int(first), int(last or int(first) + 1))) if first else []
 
 
 def cells(seed: int) -> list[Cell]:
