@@ -76,10 +76,12 @@ class Engine:
         assert found.steps == found.result.minibatches
         return found
 
-    def mend(self):
-        """Have two workers again, as whoever runs a cluster does."""
+    def mend(self, restart=False):
+        """Have two workers again, as whoever runs a cluster does; `restart` ends threads that hang."""
         if self.client is None:
             return
+        if restart:
+            self.client.restart(wait_for_workers=False)
         for process in stopped_processes():  # a worker that hangs, which nobody restarts
             kill_process(process.pid)
         deadline = time.monotonic() + 60
@@ -230,7 +232,7 @@ def test_a_fault(request, tmp_path, cell, fault_rows):
         fault_rows.append(_row(cell, f"NOT AS PROMISED: {type(error).__name__}", "", started))
         raise
     fault_rows.append(_row(cell, outcome, str(steps - expected.steps) if steps is not None else "", started))
-    engine.mend()
+    engine.mend(restart=cell.fault == "hang")
     before.check()
 
 

@@ -31,7 +31,7 @@ def _here(processes: bool) -> dict[str, object]:
         "threads": sorted(one.name for one in threading.enumerate() if one.name.startswith("strombus")),
         "listening sockets": sum(one.status == psutil.CONN_LISTEN for one in me.net_connections("inet")),
         "temporary directories": sorted(path.name for path in Path(tempfile.gettempdir()).glob("strombus-*")),
-        "shared memory": sorted(path.name for path in Path("/dev/shm").glob(f"*{os.getpid()}*")),
+        "shared memory": len(list(Path("/dev/shm").glob(f"*-{os.getpid()}-*"))),
         "stopped processes": [one.pid for one in stopped_processes()],
     }
     if processes:

@@ -21,7 +21,7 @@ from strombus.executors.dask_tasks import run_gang_member
 from strombus.executors.members import LEASE
 from strombus.types import Event
 
-__all__ = ["alive_workers", "heard_workers", "run_gang", "warn_of_open_channel"]
+__all__ = ["alive_workers", "run_gang", "silent_workers", "warn_of_open_channel"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +49,16 @@ def _ask(client: Client, question: Any, **details: Any) -> Any:
         ) from error
 
 
-def heard_workers(client: Client) -> list[str]:
-    """Return the workers that the scheduler has heard of lately, sorted: others hang, are stopped or cut off.
+def silent_workers(client: Client) -> set[str]:
+    """Return the workers that the scheduler counts and has not heard of lately: they hang, are stopped or cut off.
 
-    The scheduler itself lets go of those after minutes (``distributed.scheduler.worker-ttl``).
+    The scheduler itself lets go of them after minutes (``distributed.scheduler.worker-ttl``).
     """
     known = _ask(client, client.scheduler.identity, n_workers=-1)["workers"]
     seen = {worker: record["last_seen"] for worker, record in known.items()}
     patience = max(LEASE, len(seen) / 50)  # workers speak every 0.5 s, or where they are many, every n / 200 + 1
     latest = max(seen.values(), default=0.0)
-    return sorted(worker for worker, moment in seen.items() if latest - moment < patience)
+    return {worker for worker, moment in seen.items() if latest - moment > patience}
 
 
 def warn_of_open_channel(address: str) -> None:
@@ -85,7 +85,8 @@ def run_gang(
 ) -> list[Any]:
     """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition."""
     call = dump(body, "body")
-    workers = heard_workers(client)
+    silent = silent_workers(client)
+    workers = [worker for worker in alive_workers(client) if worker not in silent]
     if len(payloads) > len(workers):
         raise GangUnavailable(
             f"a gang of {len(payloads)} members needs as many worker processes, the Dask cluster has {len(workers)}; "
