@@ -232,7 +232,7 @@ class Fit:
                 self.stats.about["workers"] = job.workers
             try:
                 self._books.keep_start()
-                if job.epochs:
+                if job.epochs or job.resumed is not None:
                     with self._recorder.phase("train"):
                         state = self.master.train(job)
                     self.network.load_state(state)

@@ -20,7 +20,7 @@ import cloudpickle
 import numpy as np
 import pytest
 from helpers import networks
-from helpers.fault_matrix import REFUSED, Row, cells, sample, seeds
+from helpers.fault_matrix import OFTEN, REFUSED, Row, cells, sample, seeds
 from helpers.hooks import SeenRows
 from helpers.leftovers import Leftovers, stopped_processes
 from helpers.networks import make_batch_norm, make_data, make_network
@@ -42,6 +42,11 @@ MARKS = {"dask": [pytest.mark.dask], "spark": [pytest.mark.spark], "local": []}
 def chosen():
     """Return the cells that the environment asks for, or the sample."""
     return [cell for seed in seeds() for cell in cells(seed)] or sample(0)
+
+
+def be_there(_, number):
+    """Take so long that a second task needs another process."""
+    time.sleep(0.1)
 
 
 class CountSteps(sb.TrainingHook):
@@ -78,6 +83,8 @@ class Engine:
 
     def mend(self, restart=False):
         """Have two workers again, as whoever runs a cluster does; `restart` ends threads that hang."""
+        if self.name == "local":
+            list(self.executor.map(be_there, range(2)))
         if self.client is None:
             return
         if restart:
@@ -248,12 +255,17 @@ def suffer(engine, cell, folder):
         found = fit(engine, cell.master, folder, [Once(getattr(engine, cell.fault))])
         return compare(engine, cell, found)
     options = {"step_timeout": 2.0} if cell.fault in ("hang", "cut") else {}
-    once = "" if cell.master == "sharing" else str(folder / "happened")
-    fault = Fault(cell.rank, cell.phase, cell.fault, step=cell.step, once=once)
+    if cell.phase == "PARAMETERS":  # members that wait for each other in every step have the same ones
+        options["max_staleness"] = 4
+    happened = folder / "happened"
+    step, after = (0, cell.step) if cell.phase in OFTEN else (cell.step, 0)
+    fault = Fault(cell.rank, cell.phase, cell.fault, step=step, after=after, once=str(happened))
     with inject(engine.executor, fault, gangs=1):
         if cell.fault in REFUSED:
-            return refused(engine, cell, folder)
-        return compare(engine, cell, fit(engine, cell.master, folder, **(options if cell.master == "sharing" else {})))
+            return refused(engine, cell, folder, **options)
+        found = fit(engine, cell.master, folder, **options)
+        assert happened.exists() or cell.fault == "flip"
+        return compare(engine, cell, found)
 
 
 def compare(engine, cell, found):
@@ -266,16 +278,16 @@ def compare(engine, cell, found):
     elif cell.fault in ("kill", "kill_engine", "stop", "hang", "cut"):
         assert len(found.result.failures) == 1
         assert f"member {cell.rank}" in found.result.failures[0]
-    if found.workers[-1] == 2:
+    if found.workers[-1] == 2 and cell.phase != "PARAMETERS":
         check_same(found, expected)
     again = f", {len(found.workers)} attempts" if len(found.workers) > 1 else ""
     return f"survived{again}" + ("" if found.workers[-1] == 2 else ", 1 worker at last"), found.steps
 
 
-def refused(engine, cell, folder):
+def refused(engine, cell, folder, **options):
     """The fit ends with the error of who failed, and its directory lets the same command go on."""
     with pytest.raises((GangError, TaskError)) as caught:
-        fit(engine, cell.master, folder)
+        fit(engine, cell.master, folder, **options)
     blamed = caught.value.part
     assert caught.value.__cause__ is not None
     if cell.fault == "raise":
@@ -283,8 +295,10 @@ def refused(engine, cell, folder):
     else:  # who gets what is none refuses it, and names who sent it
         assert blamed == 1 - cell.rank
         assert f"member {cell.rank}" in str(caught.value)
-    found = fit(engine, cell.master, folder)  # the fault has happened, and does not again
-    check_same(found, engine.undisturbed(cell.master))
+    found = fit(engine, cell.master, folder, **options)  # the fault has happened, and does not again
+    check_rows(found)
+    if cell.phase != "PARAMETERS":
+        check_same(found, engine.undisturbed(cell.master))
     return "refused, then gone on", found.steps
 
 

@@ -6,10 +6,12 @@ import os
 import random
 from dataclasses import dataclass, fields
 
-__all__ = ["Cell", "Row", "cells", "sample", "seeds", "table"]
+__all__ = ["OFTEN", "Cell", "Row", "cells", "sample", "seeds", "table"]
 
 BACKENDS = ("local", "dask", "spark")
 MEMBER_PHASES = ("start", "address", "connect", "UPDATE", "save", "END", "PARAMETERS", "REQUEST", "STATE", "result")
+OFTEN = ("UPDATE", "save", "END")
+"""Phases that a member comes to many times in a fit."""
 TASK_PHASES = ("start", "step", "result")
 QUICK = ("kill", "slow", "pause", "flip", "raise", "garbage")
 """What is over within a few seconds: no deadline has to pass."""
@@ -58,7 +60,7 @@ def cells(seed: int) -> list[Cell]:
 
     def cell(master: str, backend: str, fault: str, phase: str) -> Cell:
         rank = {"PARAMETERS": 0, "REQUEST": 0, "STATE": 1}.get(phase, draw.randrange(2))  # who sends such a message
-        return Cell(seed, master, backend, fault, phase, rank, draw.randrange(1, 7))
+        return Cell(seed, master, backend, fault, phase, rank, draw.randrange(6))
 
     found = []
     for backend in BACKENDS:

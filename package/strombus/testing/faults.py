@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -125,6 +125,8 @@ class Fault:
         come to it change, all the time.
     step : int
         The first step whose update counts as reaching "UPDATE"; of averaging the round.
+    after : int
+        Times that the moment has passed in the worker's process before it counts.
     seconds : float
     once : str
         A file that is made when it happens, and that keeps it from happening again: an engine runs a lost task again.
@@ -134,18 +136,29 @@ class Fault:
     phase: str
     action: Action
     step: int = 3
+    after: int = 0
     seconds: float = 2.0
     once: str = ""
+    _passed: list[str] = field(default_factory=list, repr=False, compare=False)
 
-    def reach(self, phase: str, step: int | None = None, payload: Payload = b"") -> Payload:
-        """Return the payload, unless this is the moment."""
+    def is_now(self, phase: str, step: int | None = None) -> bool:
+        """Say whether this is the moment."""
         if phase != self.phase or (step is not None and phase == Kind.UPDATE.name and step < self.step):
-            return payload
+            return False
+        self._passed.append(phase)
+        if len(self._passed) <= self.after:
+            return False
         if self.once:
             try:
                 Path(self.once).touch(exist_ok=False)
             except FileExistsError:
-                return payload
+                return False
+        return True
+
+    def reach(self, phase: str, step: int | None = None, payload: Payload = b"") -> Payload:
+        """Return the payload, unless this is the moment."""
+        if not self.is_now(phase, step):
+            return payload
         acts: dict[str, Callable[[], Any]] = {
             "kill": die,
             "kill_engine": lambda: os.kill(_parent(os.getppid()), signal.SIGKILL),
@@ -259,7 +272,7 @@ class _FaultyTransport(Transport):
     def send(self, kind: int, step: int, payload: Payload, *, to: int | None = None) -> None:
         name, fault = Kind(kind).name, self._fault
         if fault.action == "cut":
-            self._cut |= name == fault.phase and (name != Kind.UPDATE.name or step >= fault.step)
+            self._cut |= fault.is_now(name, step)
         if not self._cut:
             self._inner.send(kind, step, fault.reach(name, step, payload), to=to)
 
