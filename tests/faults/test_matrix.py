@@ -254,7 +254,7 @@ def suffer(engine, cell, folder):
     if cell.fault in ("retire", "decommission"):
         found = fit(engine, cell.master, folder, [Once(getattr(engine, cell.fault))])
         return compare(engine, cell, found)
-    options = {"step_timeout": 2.0} if cell.fault in ("hang", "cut") else {}
+    options = {"step_timeout": 2.0, "timeout": 20.0} if cell.fault in ("hang", "cut") else {}
     if cell.phase == "PARAMETERS":  # members that wait for each other in every step have the same ones
         options["max_staleness"] = 4
     happened = folder / "happened"

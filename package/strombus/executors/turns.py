@@ -17,7 +17,7 @@ _LOOK = 0.5
 """Seconds between two looks at whether a holder has been given up."""
 _SAY = 3.0
 """Seconds of waiting after which the log says so."""
-_GRACE = 5.0
+_GRACE = 3.0
 """Seconds after which a holder that was told to end, and hangs, is waited for no longer."""
 
 

@@ -272,9 +272,11 @@ class _FaultyTransport(Transport):
     def send(self, kind: int, step: int, payload: Payload, *, to: int | None = None) -> None:
         name, fault = Kind(kind).name, self._fault
         if fault.action == "cut":
-            self._cut |= fault.is_now(name, step)
+            self._cut = self._cut or fault.is_now(name, step)
+        else:
+            payload = fault.reach(name, step, payload)
         if not self._cut:
-            self._inner.send(kind, step, fault.reach(name, step, payload), to=to)
+            self._inner.send(kind, step, payload, to=to)
 
     def receive(self, timeout: float = 0.0) -> list[Message]:
         found = self._inner.receive(timeout)
