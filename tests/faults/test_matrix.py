@@ -308,7 +308,7 @@ def damaged(engine, cell, folder):
         fit(engine, cell.master, folder, [CutOff()])
     last = next(CheckpointStore(str(folder / "one")).whole())
     name = random.Random(str(cell)).choice(sorted([*last.files, "manifest.json"]))
-    damage(Path(last.file(name)), cell.seed)
+    damage(Path(last.file("state.json")).with_name(name), cell.seed)
     found = fit(engine, cell.master, folder)
     check_rows(found)
     check_same(found, engine.undisturbed(cell.master))

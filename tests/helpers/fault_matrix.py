@@ -60,7 +60,7 @@ def cells(seed: int) -> list[Cell]:
 
     def cell(master: str, backend: str, fault: str, phase: str) -> Cell:
         rank = {"PARAMETERS": 0, "REQUEST": 0, "STATE": 1}.get(phase, draw.randrange(2))  # who sends such a message
-        return Cell(seed, master, backend, fault, phase, rank, draw.randrange(6))
+        return Cell(seed, master, backend, fault, phase, rank, draw.randrange(5))
 
     found = []
     for backend in BACKENDS:
