@@ -148,12 +148,26 @@ def test_a_stopped_dask_worker_is_found_by_its_silence(restarting):
     assert "was lost" in str(error)
     stopped = [at for at, pid in workers.items() if "T (stopped)" in Path(f"/proc/{pid}/status").read_text()]
     assert len(stopped) == 1
+    assert DaskExecutor(restarting).capacity().slots == 1  # the scheduler itself lets go of it after minutes
     kill_process(workers[stopped[0]])
     deadline = time.monotonic() + 60
     while stopped[0] in restarting.scheduler_info(n_workers=-1)["workers"] and time.monotonic() < deadline:
         time.sleep(0.05)  # the scheduler hears of it a moment later
     have_two_workers(restarting)
     fit(DaskExecutor(restarting))
+
+
+@pytest.mark.dask
+def test_a_dask_worker_trains_again_though_a_thread_of_its_process_hangs(restarting):
+    from strombus.executors.dask import DaskExecutor
+
+    have_two_workers(restarting)
+    executor = DaskExecutor(restarting)
+    error = suffer(executor, Fault(1, "UPDATE", "hang", step=6), step_timeout=1.0)
+    assert isinstance(error.__cause__, sb.errors.PeerLost)
+    fit(executor)
+    restarting.restart(wait_for_workers=False)  # nothing else ends the thread
+    have_two_workers(restarting)
 
 
 DRIVER = """
