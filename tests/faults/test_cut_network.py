@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from helpers.fault_matrix import Row, seeds
-from helpers.programs import Programs, spark_tool
+from helpers.programs import Programs
 
 from benchmarks import network
 
@@ -37,7 +37,6 @@ class Cluster:
 
     wire: network.Wire
     programs: Programs
-    backend: str
     address: str
     env: dict[str, str]
 
@@ -86,46 +85,7 @@ def dask_cluster_of_hosts(wire, tmp_path_factory):
         address = programs.wait_for("scheduler", r"Scheduler at:\s+(tcp://[\d.]+:\d+)")
         for number in range(len(wire.members)):
             programs.wait_for(f"worker-{number}", r"Registered to:")
-        yield Cluster(wire, programs, "dask", address, env)
-    finally:
-        programs.close(grace=10.0)
-
-
-@pytest.fixture(scope="module")
-def spark_cluster_of_hosts(wire, tmp_path_factory):
-    pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark' brings it")
-    from helpers.spark import JAVA
-
-    folder = tmp_path_factory.mktemp("spark")
-    programs, run, hub = Programs(folder), [spark_tool("spark-class")], wire.hub
-    env = {**os.environ, **JAVA, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(TESTS)}
-    try:
-        ports = ["--port", "0", "--webui-port", "0"]
-        master = programs.start(
-            "master",
-            [*hub.prefix, *run, "org.apache.spark.deploy.master.Master", "--host", hub.address, *ports],
-            r"Starting Spark master at (spark://[\d.]+:\d+)",
-            {**env, "SPARK_LOCAL_IP": hub.address},
-        )
-        for number, seat in enumerate(wire.members):
-            resources = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / "work")]
-            worker = ["org.apache.spark.deploy.worker.Worker", "--host", seat.address, *ports, *resources, master]
-            programs.launch(f"worker-{number}", [*seat.prefix, *run, *worker], {**env, "SPARK_LOCAL_IP": seat.address})
-        for number in range(len(wire.members)):
-            programs.wait_for(f"worker-{number}", r"Successfully registered with master")
-        settings = {
-            "driver.host": hub.address,
-            "driver.bindAddress": hub.address,
-            "executor.instances": "2",
-            "executor.cores": "1",
-            "executor.memory": "512m",
-            "python.daemon.module": "helpers.spark_daemon",
-            "executorEnv.PYTHONPATH": str(TESTS),
-            "ui.enabled": "false",
-        }
-        options = " ".join(f"--conf spark.{name}={value}" for name, value in settings.items())
-        submit = {"PYSPARK_SUBMIT_ARGS": f"--master {master} {options} pyspark-shell", "SPARK_LOCAL_IP": hub.address}
-        yield Cluster(wire, programs, "spark", "spark", {**env, **submit})
+        yield Cluster(wire, programs, address, env)
     finally:
         programs.close(grace=10.0)
 
@@ -154,11 +114,11 @@ def end(process, folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(dask_cluster_of_hosts, tmp_path_factory):
     @functools.cache
-    def make(cluster_name, master, request):
-        cluster, folder = request.getfixturevalue(cluster_name), tmp_path_factory.mktemp("undisturbed")
-        with driver(cluster, folder, master) as process:
+    def make(master):
+        folder = tmp_path_factory.mktemp("undisturbed")
+        with driver(dask_cluster_of_hosts, folder, master) as process:
             return end(process, folder)
 
     return make
@@ -175,14 +135,12 @@ def wait_for_a_checkpoint(process, folder):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", ["cut", "narrow"])
 @pytest.mark.parametrize("master", ["averaging", "sharing"])
-@pytest.mark.parametrize(
-    "backend", [pytest.param("dask", marks=pytest.mark.dask), pytest.param("spark", marks=pytest.mark.spark)]
-)
+@pytest.mark.dask
 @pytest.mark.parametrize("seed", seeds())
-def test_a_network(request, tmp_path, undisturbed, fault_rows, seed, backend, master, fault):
+def test_a_network(dask_cluster_of_hosts, tmp_path, undisturbed, fault_rows, seed, master, fault):
     """Both workers come back, so that the parameters are those of a fit that nobody disturbed."""
-    name, draw = f"{backend}_cluster_of_hosts", random.Random(f"{seed} {backend} {master} {fault}")
-    cluster, expected = request.getfixturevalue(name), undisturbed(name, master, request)
+    cluster, expected = dask_cluster_of_hosts, undisturbed(master)
+    draw = random.Random(f"{seed} {master} {fault}")
     rank, seconds, moment = draw.randrange(2), draw.choice(CUTS), draw.uniform(0, 0.5)
     phase = f"{seconds:.0f} s" if fault == "cut" else "128 kbit/s"
     started, outcome = time.monotonic(), "NOT AS PROMISED"
@@ -199,4 +157,4 @@ def test_a_network(request, tmp_path, undisturbed, fault_rows, seed, backend, ma
         outcome = "survived"
     finally:
         cluster.narrow(rank, "1000mbit")
-        fault_rows.append(Row(fault, phase, master, backend, outcome, "", time.monotonic() - started))
+        fault_rows.append(Row(fault, phase, master, "dask", outcome, "", time.monotonic() - started))
