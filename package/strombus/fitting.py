@@ -193,10 +193,6 @@ class Fit:
             self.seed = self.keeper.agree(facts)
             span = range(self.keeper.first_epoch - 1, self.keeper.first_epoch - 1 + epochs)
         while (failure := self._attempt(self._job(source, workers, span), rows)) is not None:
-            if isinstance(failure, MemberLost) and self._all_is_saved(span.stop):  # nobody is needed any more
-                self._attempts.failures.append(str(failure))
-                logger.warning("the last checkpoint is the fit's result: %s", failure)
-                continue
             workers = self._attempts.begin(workers, failure)
 
     def _job(self, source: Readable, workers: int, span: range) -> TrainingJob:
@@ -254,12 +250,12 @@ class Fit:
                 self.stats.about["workers"] = job.workers
             try:
                 self._books.keep_start()
-                if job.epochs:
+                if job.epochs or job.resumed is not None:
                     self._run(job)
             except Exception as error:
                 if self._interruption.asked:
                     raise KeyboardInterrupt from error
-                if self._goes_on(error, job.first_epoch + job.epochs):
+                if self._goes_on(error, job):
                     failure = error
                 else:
                     self.carried = None
@@ -290,16 +286,17 @@ class Fit:
         place = f"its last checkpoint, of step {self.keeper.latest.iteration}, is in {self.keeper.run.path}"
         return f"{place}; run the same command to go on"
 
-    def _goes_on(self, error: Exception, end: int) -> bool:
-        """Say whether another attempt is made after `error`, or the checkpoint of the fit's `end` epochs taken."""
+    def _goes_on(self, error: Exception, job: TrainingJob) -> bool:
+        """Say whether another attempt is made after `error`.
+
+        Where a member was lost when all had been trained and saved, one that trains nothing costs nothing: it only
+        brings the members' states together.
+        """
         if self._books.callback_failed:
             return False
-        return (isinstance(error, MemberLost) and self._all_is_saved(end)) or self._attempts.goes_on(error)
-
-    def _all_is_saved(self, end: int) -> bool:
-        """Say whether the latest checkpoint is of the fit's end."""
         latest = None if self.keeper is None else self.keeper.latest
-        return latest is not None and latest.cursor.epoch == end
+        trained = latest is not None and latest.cursor.epoch == job.first_epoch + job.epochs
+        return (isinstance(error, MemberLost) and trained and job.epochs > 0) or self._attempts.goes_on(error)
 
     def _workers(self) -> int:
         count = self.master.count_workers(self.executor.capacity())

@@ -148,7 +148,7 @@ class Trainer:
         Raises
         ------
         ConfigurationError
-            Without a master, without an optimizer, or for fewer than one epoch.
+            Without a master or optimizer, for fewer than one epoch, or when another fit trains this network now.
         RunError
             When the name is in use, or was given to a fit with other settings.
         DataError, TaskError, FitInterrupted
@@ -159,7 +159,7 @@ class Trainer:
             raise ConfigurationError("storage_path and checkpoint are for a fit with a name; give fit a name too")
         if checkpoint is not None and checkpoint.best is not None and validation is None:
             raise ConfigurationError(f"best={checkpoint.best!r} is a figure of the validation data: give fit some")
-        with ExitStack() as stack:
+        with self.network.kept_for_a_fit(), ExitStack() as stack:
             watchers, keeper = [*check_callbacks(callbacks), *([ProgressBar()] if progress else [])], None
             if name is not None:
                 settings = describe(self.network, master, epochs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from helpers.fault_matrix import Row, table
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +16,19 @@ def restarting_client(fast_nannies):
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+_ROWS = pytest.StashKey[list[Row]]()
+
+
+@pytest.fixture
+def fault_rows(pytestconfig):
+    """What each cell of the matrix came to; printed when all have run."""
+    return pytestconfig.stash.setdefault(_ROWS, [])
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if rows := config.stash.get(_ROWS, []):
+        terminalreporter.section("faults")
+        for line in table(rows):
+            terminalreporter.write_line(line)

@@ -1,4 +1,4 @@
-"""A fit with a name as a program of its own, which a test kills and runs again: driver.py BACKEND FOLDER."""
+"""A fit with a name as a program of its own, which a test kills and runs again: driver.py BACKEND FOLDER MASTER."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from helpers.networks import make_batch_norm, make_data, make_network
 import strombus as sb
 
 
-def main(backend: str, folder: str) -> None:
+def make_master(kind: str) -> sb.TrainingMaster:
+    """Return a master of two workers whose fits can be repeated bit for bit."""
+    options = {"workers": 2, "batch_size_per_worker": 4, "rng_seed": 7, "training_hooks": [SlowSteps()]}
+    if kind == "averaging":
+        return sb.ParameterAveragingTrainingMaster(averaging_frequency=1, **options)
+    return sb.SharedTrainingMaster(
+        max_staleness=0, updates_threshold=0.05, timeout=90, step_timeout=20, max_failures=9, min_workers=2, **options
+    )
+
+
+def main(backend: str, folder: str, master: str = "averaging") -> None:
     schedule = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=7, gamma=0.8)
     network = make_network("momentum", make_batch_norm, schedule=schedule)
-    master = sb.ParameterAveragingTrainingMaster(
-        workers=2, batch_size_per_worker=4, averaging_frequency=1, rng_seed=7, training_hooks=[SlowSteps()]
-    )
-    with sb.Trainer(network, master, backend=backend) as trainer:
+    with sb.Trainer(network, make_master(master), backend=backend) as trainer:
         trainer.fit(
             make_data(160),
             epochs=3,

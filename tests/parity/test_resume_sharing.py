@@ -20,6 +20,7 @@ from strombus import CheckpointConfig
 from strombus.errors import ConfigurationError, GangError, MemberLost
 from strombus.executors.local import LocalExecutor
 from strombus.runs import CheckpointStore
+from strombus.testing.faults import Fault, inject
 from strombus.worker.saving import Cuts, MemberRecord
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -157,6 +158,15 @@ def test_a_lost_member_costs_an_attempt(pair, tmp_path, checkpoint):
     assert len(found[1].failures) == 1
     assert "was lost" in found[1].failures[0]
     assert json.loads((tmp_path / "one" / "result.json").read_text())["failures"] == list(found[1].failures)
+
+
+def test_a_member_lost_after_the_last_step_costs_none(pair, tmp_path):
+    """What the members wrote at the end is joined: parameters, and the mean of their optimizers."""
+    with inject(pair, Fault(1, "result", "kill"), gangs=1):
+        found = fit(pair, tmp_path, max_failures=1, checkpoint=CheckpointConfig())
+    (tmp_path / "uncut").mkdir()
+    check_same(found, fit(pair, tmp_path / "uncut", checkpoint=CheckpointConfig()))
+    assert len(found[1].failures) == 1
 
 
 def test_a_member_that_fails_by_itself_is_not_tried_again(local_executors, tmp_path):

@@ -10,15 +10,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import cloudpickle
 
 from strombus.errors import ConfigurationError, PeerLost, TaskError
+from strombus.executors.turns import Turns
 
 __all__ = [
+    "TRAINING",
     "Failure",
     "describe_place",
     "dump",
@@ -27,12 +29,18 @@ __all__ = [
     "run_task",
     "set_torch_threads",
     "torch_guard",
+    "trains",
 ]
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 _ONE_TASK = threading.RLock()
 """Held while a task runs: torch has one CPU generator and one thread count for the whole process."""
+
+TRAINING = Turns()
+"""Held by who trains in this process: a task, or a gang for all of its time."""
 
 
 @dataclass(frozen=True)
@@ -205,13 +213,29 @@ def keep_freed_memory() -> None:
             mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 
+def trains(task: T) -> T:
+    """Mark a task that draws random numbers: no gang and no other such task is at work in its process meanwhile."""
+    task._strombus_trains = True  # type: ignore[attr-defined]
+    return task
+
+
 def run_task(
-    task: Callable[[Any, Any], Any], part: Any, number: int, shared: Callable[[], Any], threads: int | None = None
+    task: Callable[[Any, Any], Any],
+    part: Any,
+    number: int,
+    shared: Callable[[], Any],
+    threads: int | None = None,
+    *,
+    marked: Any = None,
 ) -> Any:
-    """Return ``task(shared(), part)``, or a `Failure`; one at a time in a process."""
+    """Return ``task(shared(), part)``, or a `Failure`; one at a time in a process.
+
+    `marked` is the task that `trains` may have marked, where `task` is only what calls it.
+    """
     try:
         keep_freed_memory()
-        with _ONE_TASK, torch_guard(threads):
+        turn = TRAINING.take() if hasattr(marked or task, "_strombus_trains") else nullcontext()
+        with turn, _ONE_TASK, torch_guard(threads):
             return task(shared(), part)
     except Exception as error:
         return Failure.of(error, number)

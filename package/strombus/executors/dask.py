@@ -18,7 +18,7 @@ from distributed import Client, Future
 from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import Failure, dump
-from strombus.executors.dask_gang import alive_workers, run_gang, warn_of_open_channel
+from strombus.executors.dask_gang import alive_workers, run_gang, silent_workers, warn_of_open_channel
 from strombus.executors.dask_tasks import by_value, merge_group, probe_versions, run_part, view_value
 from strombus.executors.values import Packed, as_tuple
 from strombus.types import Capacity, Event, NativePartition
@@ -32,6 +32,8 @@ AHEAD = 4
 """Parts in flight or waiting to be yielded, in multiples of the slots."""
 PATIENCE = 30.0
 """Seconds to wait for a first worker."""
+LOOK = 5.0
+"""Seconds between two looks at which workers say nothing."""
 TRIES = 4
 """Times that lost data is made again before the job is given up."""
 
@@ -135,10 +137,12 @@ class DaskExecutor(Executor):
         self._owned = list(owned)
         self._turn = uuid.uuid4().int
         self._direct: bool | None = None
+        self._silent, self._looked = set[str](), 0.0
 
     def capacity(self) -> Capacity:
-        """Return the worker processes that take tasks now."""
-        workers = alive_workers(self.client, running=True)
+        """Return the worker processes that take tasks now, and that the scheduler has heard of lately."""
+        self._looked = 0.0
+        workers = self._alive()
         hosts = {urlsplit(address).hostname or address for address in workers}
         return Capacity(len(workers), tuple(sorted(hosts)), max(1, min(workers.values(), default=1)))
 
@@ -152,15 +156,16 @@ class DaskExecutor(Executor):
         workers = self._workers()
         if self._direct is None:
             self._direct = all(_reachable(worker) for worker in workers[:2])
+        among = workers if self._silent else None  # the scheduler knows best who has come and gone since
         try:
-            return list(self.client.scatter(values, hash=False, direct=self._direct))
+            return list(self.client.scatter(values, workers=among, hash=False, direct=self._direct))
         except (TimeoutError, OSError) as error:
             raise ExecutorError(f"a shared value could not be brought to the Dask workers: {error}") from error
 
     def _workers(self) -> list[str]:
         """Return the workers' addresses; wait for the first, which may just be starting again."""
         deadline = time.monotonic() + PATIENCE
-        while not (workers := list(alive_workers(self.client))):
+        while not (workers := list(self._alive())):
             if time.monotonic() > deadline:
                 raise ExecutorError(
                     f"the Dask cluster had no worker for {PATIENCE:g} s; start some, or wait for them with "
@@ -168,6 +173,13 @@ class DaskExecutor(Executor):
                 )
             time.sleep(0.1)
         return workers
+
+    def _alive(self) -> dict[str, int]:
+        """Return the threads of the workers that are there; now and then see which say nothing, and leave them out."""
+        if time.monotonic() - self._looked > LOOK:
+            self._silent, self._looked = silent_workers(self.client), time.monotonic()
+        found = alive_workers(self.client, running=True)
+        return {worker: threads for worker, threads in found.items() if worker not in self._silent}
 
     def submitter(self, function: Callable[..., Any], name: str, *fixed: Any) -> Callable[..., Future]:
         """Return a function that submits ``function(*fixed, *more)`` under a name that the dashboard shows."""

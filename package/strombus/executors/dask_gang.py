@@ -21,7 +21,7 @@ from strombus.executors.dask_tasks import run_gang_member
 from strombus.executors.members import LEASE
 from strombus.types import Event
 
-__all__ = ["alive_workers", "run_gang", "warn_of_open_channel"]
+__all__ = ["alive_workers", "run_gang", "silent_workers", "warn_of_open_channel"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +38,31 @@ def alive_workers(client: Client, among: Sequence[str] | None = None, *, running
 
     `running` leaves out those that take no new tasks, such as those that are just being retired.
     """
-    ask = client.scheduler.ncores_running if running else client.scheduler.ncores
+    scheduler = client.scheduler
+    found: dict[str, int] = _ask(client, scheduler.ncores_running if running else scheduler.ncores, workers=among)
+    return dict(sorted(found.items()))
+
+
+def _ask(client: Client, question: Any, **details: Any) -> Any:
+    """Ask the scheduler; ExecutorError where it does not answer."""
     try:
-        found = client.sync(ask, workers=among, callback_timeout=LEASE)
+        return client.sync(question, **details, callback_timeout=LEASE)
     except (TimeoutError, OSError) as error:
         raise ExecutorError(
             f"the Dask scheduler {client.scheduler.address} did not answer within {LEASE:g} s ({error}); does it run?"
         ) from error
-    return dict(sorted(found.items()))
+
+
+def silent_workers(client: Client) -> set[str]:
+    """Return the workers that the scheduler counts and has not heard of lately: they hang, are stopped or cut off.
+
+    The scheduler itself lets go of them after minutes (``distributed.scheduler.worker-ttl``).
+    """
+    known = _ask(client, client.scheduler.identity, n_workers=-1)["workers"]
+    seen = {worker: record["last_seen"] for worker, record in known.items()}
+    patience = max(LEASE, len(seen) / 50)  # workers speak every 0.5 s, or where they are many, every n / 200 + 1
+    latest = max(seen.values(), default=0.0)
+    return {worker for worker, moment in seen.items() if latest - moment > patience}
 
 
 def warn_of_open_channel(address: str) -> None:
@@ -72,7 +89,8 @@ def run_gang(
 ) -> list[Any]:
     """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition."""
     call = dump(body, "body")
-    workers = list(alive_workers(client, running=True))
+    silent = silent_workers(client)
+    workers = [worker for worker in alive_workers(client, running=True) if worker not in silent]
     if len(payloads) > len(workers):
         raise GangUnavailable(
             f"a gang of {len(payloads)} members needs as many worker processes, the Dask cluster has {len(workers)}; "
@@ -126,12 +144,21 @@ def leased_workers(client: Client, workers: list[str], count: int, timeout: floa
     deadline = time.monotonic() + timeout
     with ExitStack() as held:
         for worker in chosen:
-            if not leases[worker].acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if not _acquire(leases[worker], worker, deadline):
                 raise GangTimeout(
                     f"waited {timeout:g} s for worker {worker}, held by another gang; let it end, or raise `timeout`"
                 )
             held.callback(leases[worker].release)
         yield chosen
+
+
+def _acquire(lease: Semaphore, worker: str, deadline: float) -> bool:
+    """Take a lease, and say so in the log when another gang has it."""
+    left = max(0.0, deadline - time.monotonic())
+    if lease.acquire(timeout=min(1.0, left)):
+        return True
+    logger.warning("waiting up to %.0f s (option `timeout`) for worker %s, held by another gang", left, worker)
+    return bool(lease.acquire(timeout=max(0.0, deadline - time.monotonic())))
 
 
 def spread(workers: Sequence[str], busy: Mapping[str, int]) -> list[str]:

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import math
 import signal
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 
 from distributed import Worker, get_client, get_worker
 
+from strombus.errors import ExecutorError
 from strombus.executors.base import Member
 from strombus.executors.calls import Failure, load, run_task
 from strombus.executors.dask_channels import QueueMemberChannel
@@ -23,6 +26,12 @@ from strombus.executors.members import LEAVE, LinkedMember, MemberPump, Ticket, 
 from strombus.executors.values import Packed
 
 __all__ = ["by_value", "merge_group", "probe_versions", "run_gang_member", "run_part", "view_value"]
+
+
+LOOK = 0.5
+"""Seconds between two looks at whether a member hangs."""
+HANGS = 3.0
+"""Seconds that a member gets to end when it is told to."""
 
 
 def open_inputs(many: bool, inputs: Sequence[Any]) -> Any:
@@ -72,6 +81,8 @@ async def run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, nativ
 
     Dask's profiler walks the stack of each thread that runs a task a hundred times a second, with the interpreter's
     lock held: that costs a member of short steps a tenth of its time. A coroutine has no such thread.
+
+    A member that was told to end and hangs is left behind: as long as its task runs, the worker would start no other.
     """
     loop, worker = asyncio.get_running_loop(), get_worker()
     done: asyncio.Future[Any] = loop.create_future()
@@ -83,7 +94,7 @@ async def run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, nativ
 
     def work() -> None:
         try:
-            result = _run_gang_member(member, ticket, call, blob, native, *inputs)
+            result = _run_gang_member(member, call, blob, native, *inputs)
         except Exception as error:
             result = Failure.of(error, ticket.rank)
         with contextlib.suppress(RuntimeError):  # the worker has closed its loop meanwhile
@@ -91,9 +102,16 @@ async def run_gang_member(ticket: Ticket, call: bytes, blob: bytes | None, nativ
 
     name = f"strombus-member-{ticket.rank}"
     threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
+    told = math.inf
     with _interrupts_ignored(worker):
         try:
-            return await asyncio.shield(done)
+            while not done.done():
+                told = min(told, time.monotonic()) if member.stopped_by_others else math.inf
+                if time.monotonic() - told > HANGS:
+                    text = f"member {ticket.rank} was told to end and has not within {HANGS:g} s: it hangs"
+                    return Failure.of(ExecutorError(text), ticket.rank, stopped=True)
+                await asyncio.wait([done], timeout=LOOK)
+            return done.result()
         except asyncio.CancelledError:  # the worker closes, and waits for what it has cancelled
             member.leave(f"Dask closes its worker {worker.address}")
             await asyncio.wait([done], timeout=LEAVE)
@@ -116,16 +134,15 @@ def _interrupts_ignored(worker: Worker) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _run_gang_member(
-    member: LinkedMember, ticket: Ticket, call: bytes, blob: bytes | None, native: Any, *inputs: Any
-) -> Any:
-    body, client, threads = load_body(call), get_client(), get_worker().state.nthreads
+def _run_gang_member(member: LinkedMember, call: bytes, blob: bytes | None, native: Any, *inputs: Any) -> Any:
+    worker = get_worker()
+    body, client = load_body(call), get_client()
 
     def run(member: Member, shared: Any, payload: bytes | None) -> Any:
         return body(member, shared, native if payload is None else load(payload))
 
-    with MemberPump(member, lambda: QueueMemberChannel(client, ticket.run_id, member.address), idle=0.25):
-        return run_member(member, run, partial(_open_shared, inputs), blob, threads)
+    with MemberPump(member, lambda: QueueMemberChannel(client, member.run_id, member.address), idle=0.25):
+        return run_member(member, run, partial(_open_shared, inputs), blob, worker.state.nthreads)
 
 
 def _open_shared(inputs: Sequence[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -11,7 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,8 +20,9 @@ from typing import Any, Generic, TypeVar
 from strombus.errors import ConfigurationError, ExecutorError, GangError, GangTimeout, GangUnavailable, TaskError
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.board import Board, new_run_id
-from strombus.executors.calls import Failure, dump, run_task, torch_guard
+from strombus.executors.calls import TRAINING, Failure, dump, run_task, torch_guard
 from strombus.executors.local_processes import (
+    GONE,
     LocalMember,
     Slot,
     call_member,
@@ -35,6 +37,8 @@ from strombus.executors.values import FileValue, Packed, as_values, write_file
 from strombus.types import Capacity, Event
 
 __all__ = ["LocalExecutor", "LocalShared"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -158,7 +162,8 @@ class LocalExecutor(Executor):
 
     def _map_here(self, task: Task, parts: Sequence[Any], shared: Any) -> Iterator[Any]:
         for number, part in enumerate(parts):
-            yield run_task(lambda value, one: task(value, open_part(one)), part, number, partial(as_values, shared))
+            call = lambda value, one: task(value, open_part(one))  # noqa: E731 - it belongs to this loop
+            yield run_task(call, part, number, partial(as_values, shared), marked=task)
 
     def _map_in_processes(self, task: Task, parts: Sequence[Any], shared: Any) -> Iterator[Any]:
         """Keep every slot busy, a bounded number of results ahead of the consumer."""
@@ -197,9 +202,9 @@ class LocalExecutor(Executor):
     def _broke(self, future: Future[Any], number: int, slot: int, tries: int) -> bool:
         """Say whether the part must run again because its process died."""
         error = future.exception()
-        if not isinstance(error, BrokenProcessPool):
+        if not isinstance(error, GONE):
             return False
-        self._slots[slot].restart()
+        self._slots[slot].restart(future)
         if tries >= TRIES:
             raise TaskError(
                 f"part {number} failed: {tries} processes died under it (out of memory?)", number
@@ -248,21 +253,32 @@ class LocalExecutor(Executor):
                 f"ask for fewer workers, or for LocalExecutor(workers={len(payloads)})"
             )
         if len(payloads) == 1:
-            return [self._alone(body, payloads[0], shared, on_event, control, attempt)]
-        if not self._gang.acquire(timeout=timeout):
-            raise GangTimeout(f"waited {timeout:g} s for another gang of this executor to end; raise `timeout`")
+            return [self._alone(body, payloads[0], shared, timeout, on_event, control, attempt)]
+        if not self._gang.acquire(timeout=min(timeout, 1.0)):
+            logger.warning("waiting up to %g s (option `timeout`) for another gang of this executor to end", timeout)
+            if not self._gang.acquire(timeout=max(0.0, timeout - 1.0)):
+                raise GangTimeout(f"waited {timeout:g} s for another gang of this executor to end; raise `timeout`")
         try:
             return self._together(body, payloads, shared, timeout, on_event, control, attempt)
         finally:
             self._gang.release()
 
-    def _alone(self, body: Any, payload: Any, shared: Any, on_event: Any, control: Any, attempt: int) -> Any:
+    def _alone(
+        self, body: Any, payload: Any, shared: Any, timeout: float, on_event: Any, control: Any, attempt: int
+    ) -> Any:
         member = LocalMember(new_run_id(), attempt, on_event, control)
-        try:
-            with torch_guard():
-                return body(member, as_values(shared), open_part(payload))
-        except Exception as error:
-            raise Failure.of(error, 0).to_error(GangError, "member") from error
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(TRAINING.take(timeout=timeout))
+            except TimeoutError as error:
+                raise GangTimeout(
+                    f"{error}; raise `timeout`, or train in processes: LocalExecutor(workers=2)"
+                ) from None
+            try:
+                with torch_guard():
+                    return body(member, as_values(shared), open_part(payload))
+            except Exception as error:
+                raise Failure.of(error, 0).to_error(GangError, "member") from error
 
     def _together(
         self, body: Any, payloads: Any, shared: Any, timeout: float, on_event: Any, control: Any, attempt: int
@@ -302,7 +318,7 @@ class LocalExecutor(Executor):
                 raise board.overdue(rank)
             try:
                 returned[rank] = open_result(future.result())
-            except BrokenProcessPool as error:
+            except GONE as error:
                 board.lose(rank, "its process ended before its result came")
                 raise board.error() from error
         return [board.accept(rank, one) for rank, one in returned.items()]
@@ -321,7 +337,7 @@ class LocalExecutor(Executor):
             if not future.cancel():
                 wait([future], timeout=max(0.0, deadline - time.monotonic()))
             if not future.done() or (not future.cancelled() and future.exception() is not None):
-                slot.restart()
+                slot.restart(future)
 
     def close(self) -> None:
         """End the processes and remove the temporary files; a second call does nothing."""

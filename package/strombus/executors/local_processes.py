@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from loky import process_executor
 
@@ -25,6 +27,7 @@ from strombus.executors.values import FileValue, Packed, as_values, write_file
 from strombus.types import ClockBounds, Event, NativePartition
 
 __all__ = [
+    "GONE",
     "LocalMember",
     "Slot",
     "call_member",
@@ -35,6 +38,8 @@ __all__ = [
     "open_result",
 ]
 
+GONE = (BrokenProcessPool, process_executor.ShutdownExecutorError)
+"""How a call ends whose process died, or was ended for the sake of another one."""
 LARGE = 2**18
 """Bytes of arrays from which a result goes through a file."""
 
@@ -51,27 +56,41 @@ class Slot:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._pool: process_executor.ProcessPoolExecutor | None = None
+        self._of: WeakKeyDictionary[Future[Any], process_executor.ProcessPoolExecutor] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run ``function(*arguments)`` in the process; the future fails with `BrokenProcessPool` if it dies."""
+        """Run ``function(*arguments)`` in the process; the future fails with one of `GONE` if it ends before."""
         with self._lock:
-            if self._pool is None:
-                env = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
-                self._pool = process_executor.ProcessPoolExecutor(
-                    max_workers=1, initializer=start_process, initargs=(os.getpid(),), env=env
-                )
-            future: Future[Any] = self._pool.submit(function, *arguments)
+            future: Future[Any]
+            try:
+                future = self._started().submit(function, *arguments)
+            except GONE:  # it has died, and another fit in this slot has yet to see it
+                self._pool = None
+                future = self._started().submit(function, *arguments)
+            self._of[future] = self._started()
             return future
 
-    def restart(self) -> None:
-        """Kill the process; the next call starts a new one."""
+    def _started(self) -> process_executor.ProcessPoolExecutor:
+        if self._pool is None:
+            env = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
+            self._pool = process_executor.ProcessPoolExecutor(
+                max_workers=1, initializer=start_process, initargs=(os.getpid(),), env=env
+            )
+        return self._pool
+
+    def restart(self, under: Future[Any] | None = None) -> None:
+        """Kill the process, or only that which ran the call `under`; the next call starts a new one."""
         with self._lock:
-            pool, self._pool = self._pool, None
+            pool = self._pool if under is None else self._of.get(under)
+            if pool is self._pool:
+                self._pool = None
         if pool is not None:
             pool.shutdown(wait=True, kill_workers=True)
 
-    stop = restart
+    def stop(self) -> None:
+        """Kill the process."""
+        self.restart()
 
 
 def start_process(driver: int) -> None:

@@ -15,15 +15,15 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from strombus.errors import ConfigurationError, ExecutorError, GangTimeout
 from strombus.executors.base import Member
-from strombus.executors.calls import Failure, describe_place, keep_freed_memory, load, torch_guard
+from strombus.executors.calls import TRAINING, Failure, describe_place, keep_freed_memory, load, torch_guard
 from strombus.types import ClockBounds, Event
 
 __all__ = [
@@ -166,6 +166,16 @@ class LinkedMember:
     def waiting(self) -> bool:
         """True while an answer of the driver is due, so that the pump hurries."""
         return self._waits > 0
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Train in this process alone, with other members of the gang: wait for another fit's to end."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(TRAINING.take(self.run_id, lambda: self.stopped_by_others, self._timeout))
+            except TimeoutError as error:
+                raise GangTimeout(f"member {self.rank} {error}; raise `timeout`") from None
+            yield
 
     def claim(self) -> bool:
         """Ask the driver for this rank; False when it already belongs to an earlier run of the body."""
@@ -317,11 +327,12 @@ def run_member(
 ) -> Any:
     """Run a gang's body under its pump: its result, a `Failure`, or `Superseded`; never raises."""
     try:
-        if not member.claim():
-            return Superseded(member.rank)
-        keep_freed_memory()
-        with torch_guard(threads):
-            result = body(member, shared(), payload)
+        with member.turn():
+            if not member.claim():
+                return Superseded(member.rank)
+            keep_freed_memory()
+            with torch_guard(threads):
+                result = body(member, shared(), payload)
     except (Exception, SystemExit) as error:
         failure = Failure.of(error, member.rank, member.stopped_by_others)
         member.fail(failure)

@@ -208,7 +208,13 @@ class SharedTrainingMaster(TrainingMaster):
         )
 
     def train(self, job: TrainingJob) -> NetworkState:
-        """Run the epochs of `job` in one gang; return the state after the last one."""
+        """Run the epochs of `job` in one gang; return the state after the last one.
+
+        Where none is left, an earlier attempt was lost after its last step: what its members have written is joined.
+        """
+        if not job.epochs and job.resumed is not None:
+            job.carried, updater = merge_records(read_records(job.resumed), self.combine)
+            return replace(job.network.state(), updater=updater)
         replica = job.network.replica("cpu")
         replica.check_gradients()
         check_compressible(replica.flat.vector)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any, Self
 
@@ -39,6 +40,9 @@ __all__ = ["ComputationGraph", "MultiLayerNetwork", "Network"]
 
 OptimizerFactory = Callable[[Any], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
+
+_FIT = "_fit"
+"""The attribute of a network that is in a fit."""
 
 
 class Network:
@@ -303,8 +307,29 @@ class Network:
         load(self, path, updater)
         return self
 
+    @contextmanager
+    def kept_for_a_fit(self) -> Iterator[None]:
+        """Keep other fits away for a ``with`` block: each would overwrite what the other has trained.
+
+        Raises
+        ------
+        ConfigurationError
+            When one is under way.
+        """
+        mine = object()
+        if vars(self).setdefault(_FIT, mine) is not mine:  # in one step, whatever other threads do
+            raise ConfigurationError(
+                "this network is in another fit now; give each fit a network of its own (copy.deepcopy makes one), or "
+                "wait until that one has ended"
+            )
+        try:
+            yield
+        finally:
+            del vars(self)[_FIT]
+
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
+        state.pop(_FIT, None)
         if self._factory is not None:
             state["module"] = read_values(self.module)
         return state

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from strombus.errors import ConfigurationError, DataError, NonFiniteError
 from strombus.networks.clipping import Clipping
+from strombus.networks.copies import DRAWING
 from strombus.networks.finiteness import (
     explain_gradient,
     explain_loss,
@@ -305,7 +306,8 @@ class Replica:
         for parameter in parameters:
             parameter.grad = None
         slices = self._network.accumulate
-        loss, count = self._backward(batch) if slices == 1 else self._accumulate(batch, slices)
+        with DRAWING.hold():
+            loss, count = self._backward(batch) if slices == 1 else self._accumulate(batch, slices)
         if self._network.normalize_gradients is not None:
             self._network.normalize_gradients(self.flat.named())
         if self._regularization:

@@ -1,13 +1,14 @@
-"""Faults to inject: processes that die under a task or a gang, members of shared training, the loss of a package."""
+"""Faults to inject: processes that die, hang or send garbage under a task or a gang, and the loss of a package."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,11 +16,15 @@ from typing import Any, Literal, NoReturn
 from unittest import mock
 
 from strombus.executors.base import Executor, Member
+from strombus.executors.calls import trains
 from strombus.testing.executor_tasks import wait_for_stop
-from strombus.transport import Message, Seat, Transport, TransportOptions, make_transport
+from strombus.testing.links import LinkFaults, faulty
+from strombus.transport import Message, Seat, Transport, TransportOptions, make_transport, transports
 from strombus.transport.base import Payload
-from strombus.worker import meeting
+from strombus.worker import averaging, meeting
 from strombus.worker.peers import Kind
+from strombus.worker.saving import Saver
+from strombus.worker.step import run_steps
 
 __all__ = ["Fault", "block_import", "die_in_gang", "die_once", "die_under", "inject", "kill_process"]
 
@@ -82,71 +87,162 @@ def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def _wait_for_ever() -> NoReturn:
+    while True:
+        time.sleep(0.05)
+
+
+def _break() -> NoReturn:
+    raise RuntimeError("broken on purpose")
+
+
+def _pause(seconds: float) -> None:
+    """Stop this process, and have another one, which is nobody's child soon, wake it."""
+    wake = f"(sleep {seconds}; kill -CONT {os.getpid()}) > /dev/null 2>&1 &"
+    subprocess.run(["sh", "-c", wake], check=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+Action = Literal["kill", "kill_engine", "stop", "pause", "slow", "hang", "raise", "garbage", "cut", "flip"]
+
+
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one member of a gang that shares training, and when.
+    """What happens to one worker, and when.
 
     Parameters
     ----------
     rank : int
     phase : str
-        "start", "address" and "connect": before the members meet, after their exchange; the name of a
-        `strombus.worker.peers.Kind`: when the member sends such a message; "result": when it has done all.
-    action : {"kill", "kill_engine", "stop", "hang", "raise", "garbage"}
+        Of a gang that shares training: "start", "address" and "connect": before the members meet, after their exchange;
+        the name of a `strombus.worker.peers.Kind`: when the member sends such a message; "save": when it has
+        written its part of a checkpoint, and told nobody; "result": when it has done all. Of a task of averaging:
+        "start", "step": within its minibatches, "result"; "merge" and "finish", where workers do that (on Dask).
+    action : {"kill", "kill_engine", "stop", "pause", "slow", "hang", "raise", "garbage", "cut", "flip"}
         Its process gets SIGKILL or SIGSTOP, or the process of its engine that started it (Spark's JVM) gets SIGKILL; it
-        works for ever, it raises, or what it sends is damaged.
+        is stopped or sleeps for `seconds`; it works for ever, it raises, or what it sends is damaged. "cut": from
+        then on no message of other members reaches it, nor of it them. "flip": bits of the frames that
+        come to it change, all the time.
     step : int
-        The first step whose update counts as reaching "UPDATE".
+        The first step whose update counts as reaching "UPDATE"; of averaging the round.
+    after : int
+        Times that the moment has passed in the worker's process before it counts.
+    seconds : float
+    once : str
+        A file that is made when it happens, and that keeps it from happening again: an engine runs a lost task again.
     """
 
     rank: int
     phase: str
-    action: Literal["kill", "kill_engine", "stop", "hang", "raise", "garbage"]
+    action: Action
     step: int = 3
+    after: int = 0
+    seconds: float = 2.0
+    once: str = ""
+    _passed: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    def is_now(self, phase: str, step: int | None = None) -> bool:
+        """Say whether this is the moment."""
+        if phase != self.phase or (step is not None and phase == Kind.UPDATE.name and step < self.step):
+            return False
+        self._passed.append(phase)
+        if len(self._passed) <= self.after:
+            return False
+        if self.once:
+            try:
+                Path(self.once).touch(exist_ok=False)
+            except FileExistsError:
+                return False
+        return True
 
     def reach(self, phase: str, step: int | None = None, payload: Payload = b"") -> Payload:
         """Return the payload, unless this is the moment."""
-        if phase != self.phase or (step is not None and phase == Kind.UPDATE.name and step < self.step):
+        if not self.is_now(phase, step):
             return payload
-        if self.action == "kill":
-            die()
-        if self.action == "kill_engine":
-            os.kill(_parent(os.getppid()), signal.SIGKILL)
-        if self.action == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        if self.action == "hang":
-            while True:
-                time.sleep(0.05)
-        if self.action == "raise":
-            raise RuntimeError("broken on purpose")
-        if self.action != "garbage":  # the process outlives its engine by a moment
-            return payload
-        return bytes(byte ^ 0x5A for byte in bytes(payload))
+        acts: dict[str, Callable[[], Any]] = {
+            "kill": die,
+            "kill_engine": lambda: os.kill(_parent(os.getppid()), signal.SIGKILL),
+            "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+            "pause": partial(_pause, self.seconds),
+            "slow": partial(time.sleep, self.seconds),
+            "hang": _wait_for_ever,
+            "raise": _break,
+        }
+        if self.action in acts:
+            acts[self.action]()
+        return bytes(byte ^ 0x5A for byte in bytes(payload)) if self.action == "garbage" else payload
 
 
 @contextmanager
 def inject(executor: Executor, fault: Fault, gangs: int | None = None) -> Iterator[None]:
-    """Have gangs of `executor` that share training suffer `fault`: the first `gangs` of them, by default all."""
-    gang, left = executor.gang, count() if gangs is None else iter(range(gangs))
+    """Have what `executor` runs suffer `fault`.
 
-    def faulty(body: Callable[..., Any], payloads: Sequence[Any], *arguments: Any, **options: Any) -> list[Any]:
+    That is gangs that share training, the first `gangs` of them (by default all), and rounds of averaging.
+    """
+    gang, map_reduce = executor.gang, executor.map_reduce
+    left = count() if gangs is None else iter(range(gangs))
+
+    def faulty_gang(body: Callable[..., Any], payloads: Sequence[Any], *arguments: Any, **options: Any) -> list[Any]:
         if next(left, None) is None:
             return gang(body, payloads, *arguments, **options)
         return gang(partial(_suffer, fault, body), payloads, *arguments, **options)
 
-    with mock.patch.object(executor, "gang", faulty):
+    def faulty_rounds(task: Any, parts: Any, merge: Any, *arguments: Any, **options: Any) -> Any:
+        if executor.name == "dask":  # elsewhere it is the driver that merges
+            merge = partial(_suffer_call, fault, "merge", merge)
+            if finish := options.get("finish"):
+                options["finish"] = partial(_suffer_call, fault, "finish", finish)
+        return map_reduce(trains(partial(_suffer_task, fault, task)), parts, merge, *arguments, **options)
+
+    with mock.patch.object(executor, "gang", faulty_gang), mock.patch.object(executor, "map_reduce", faulty_rounds):
         yield
+
+
+def _suffer_call(fault: Fault, phase: str, call: Callable[..., Any], *given: Any) -> Any:
+    fault.reach(phase)
+    return call(*given)
+
+
+def _suffer_task(fault: Fault, task: Callable[..., Any], shared: Any, part: Any) -> Any:
+    if (getattr(part, "rank", None), getattr(part, "number", None)) != (fault.rank, fault.step):
+        return task(shared, part)
+
+    def run(replica: Any, batches: Iterable[Any], *more: Any) -> Any:
+        def each() -> Iterator[Any]:
+            for batch in batches:
+                yield batch
+                fault.reach("step")
+
+        return run_steps(replica, each(), *more)
+
+    fault.reach("start")
+    with mock.patch.object(averaging, "run_steps", run):
+        result = task(shared, part)
+    fault.reach("result")
+    return result
 
 
 def _suffer(fault: Fault, body: Callable[..., Any], member: Member, shared: Any, payload: Any) -> Any:
     if member.rank != fault.rank:
         return body(member, shared, payload)
 
-    def make(name: str, seat: Seat, options: TransportOptions) -> Transport:
+    def make(name: Any, seat: Seat, options: TransportOptions) -> Transport:
+        if (seat.run_id, seat.rank) != (member.run_id, member.rank):  # a later gang's, in the process of one that hangs
+            return make_transport(name, seat, options)
+        if fault.action == "flip":
+            kind = transports[name] if isinstance(name, str) else name
+            name = faulty(kind, LinkFaults(seed=fault.step, corrupt=0.1))
         return _FaultyTransport(make_transport(name, seat, options), fault)
 
+    def write(saver: Saver, *given: Any) -> Any:
+        files = write_part(saver, *given)
+        if saver._member is member:
+            fault.reach("save")
+        return files
+
+    write_part = Saver._write
     fault.reach("start")
-    with mock.patch.object(meeting, "make_transport", make):
+    with mock.patch.object(meeting, "make_transport", make), mock.patch.object(Saver, "_write", write):
         result = body(member, shared, payload)
     fault.reach("result")
     return result
@@ -158,6 +254,7 @@ class _FaultyTransport(Transport):
     def __init__(self, inner: Transport, fault: Fault) -> None:
         super().__init__(inner.seat, inner.options)
         self._inner, self._fault = inner, fault
+        self._cut = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -173,10 +270,17 @@ class _FaultyTransport(Transport):
         self._inner.connect(addresses)
 
     def send(self, kind: int, step: int, payload: Payload, *, to: int | None = None) -> None:
-        self._inner.send(kind, step, self._fault.reach(Kind(kind).name, step, payload), to=to)
+        name, fault = Kind(kind).name, self._fault
+        if fault.action == "cut":
+            self._cut = self._cut or fault.is_now(name, step)
+        else:
+            payload = fault.reach(name, step, payload)
+        if not self._cut:
+            self._inner.send(kind, step, payload, to=to)
 
     def receive(self, timeout: float = 0.0) -> list[Message]:
-        return self._inner.receive(timeout)
+        found = self._inner.receive(timeout)
+        return [] if self._cut else found
 
     def close(self, flush: float = 5.0) -> None:
         self._inner.close(flush)

@@ -13,6 +13,7 @@ import numpy as np
 
 from strombus.data import open_cell
 from strombus.errors import ConfigurationError
+from strombus.executors.calls import trains
 from strombus.networks import Network, Replica
 from strombus.stats import Recorder, where
 from strombus.types import DataSet, MultiDataSet, NetworkState, Partition, UpdaterState, WorkerReport
@@ -77,6 +78,7 @@ class AveragingWork:
     bench: Workbench = field(default_factory=Workbench)
 
 
+@trains
 def train_round(shared: tuple[AveragingWork, Averaged], part: Round) -> Contribution:
     """Train one worker's minibatches of a round, from the mean of the round before."""
     work, start = shared
@@ -84,6 +86,7 @@ def train_round(shared: tuple[AveragingWork, Averaged], part: Round) -> Contribu
     return _train(work, start, part.partition.rank, part.number, batches)
 
 
+@trains
 def train_cell(shared: tuple[AveragingWork, Averaged], opened: Any) -> Contribution:
     """Train the rows of one cell that the engine holds."""
     work, start = shared

@@ -17,6 +17,7 @@ from strombus.errors import DataError, WireError
 from strombus.executors.base import Member
 from strombus.files import join, write_whole
 from strombus.networks import Network, Replica
+from strombus.networks.copies import DRAWING
 from strombus.networks.parcels import pack_arrays, unpack_arrays
 from strombus.networks.saving import pack
 from strombus.runs import MODEL, Checkpoint, CheckpointStore, Interval, Saving, digest, member_file
@@ -133,7 +134,8 @@ class MemberRecord:
             "skipped": own.skipped,
             "clipped": own.clipped,
         }
-        random = torch.get_rng_state().numpy()
+        with DRAWING.hold():
+            random = torch.get_rng_state().numpy()
         return cls(Carried.of(replica.flat, own), state.updater, state.buffers, random, figures)
 
     def load_(self, replica: Replica, compressor: Compressor) -> None:
@@ -147,7 +149,8 @@ class MemberRecord:
 
     def seed(self) -> None:
         """Go on with the random numbers where they were."""
-        torch.set_rng_state(torch.from_numpy(self.random.copy()))
+        with DRAWING.hold():
+            torch.set_rng_state(torch.from_numpy(self.random.copy()))
 
     def pack(self) -> bytes:
         """Return a file's content."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from strombus.networks import Replica
+from strombus.networks.copies import DRAWING
 from strombus.stats import Recorder
 from strombus.types import DataSet, MultiDataSet
 from strombus.worker.guarding import Guard
@@ -80,6 +81,7 @@ def seed_torch(replica: Replica, *numbers: int) -> None:
     """Seed torch's generators from `numbers`, such as (seed, epoch, rank)."""
     seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
     # torch.manual_seed asks after every kind of device, half a millisecond each time.
-    torch.default_generator.manual_seed(seed)
+    with DRAWING.hold():
+        torch.default_generator.manual_seed(seed)
     if replica.device.type == "cuda":
         torch.cuda.manual_seed(seed)
