@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
-from strombus.errors import ConfigurationError, MemberLost, nonfinite_of
+from strombus.errors import ConfigurationError, GangUnavailable, MemberLost, nonfinite_of
 from strombus.executors.base import Executor
 from strombus.masters.job import Recovery
 
@@ -43,13 +44,35 @@ class Attempts:
     """
 
     def __init__(self, recovery: Recovery, executor: Executor, keeps: bool) -> None:
-        if not keeps and (recovery.max_failures or recovery.max_rollbacks):
-            what = "max_failures" if recovery.max_failures else 'on_nonfinite="rollback"'
+        if recovery.survives and not executor.survives:
+            raise ConfigurationError(
+                f"on_peer_lost='continue' is not for the backend {executor.name}, which ends all members when one is "
+                "lost (on Spark they are one barrier stage); on_peer_lost='restart' goes on from the last checkpoint"
+            )
+        if not keeps and ((recovery.max_failures and not recovery.survives) or recovery.max_rollbacks):
+            what = 'on_nonfinite="rollback"' if recovery.max_rollbacks else "max_failures"
             raise ConfigurationError(f"{what} needs checkpoints to go on from: give the fit a name")
         self._recovery, self._executor, self._keeps = recovery, executor, keeps
         self._lost = self._broken = 0
         self.failures: list[str] = []
         self.left_out: frozenset[tuple[int, int, int, int]] = frozenset()
+
+    @property
+    def survives(self) -> bool:
+        """Whether the others carry on when the next worker is lost."""
+        return self._recovery.survives and self._lost < self._recovery.max_failures
+
+    def regroup(self, there: Callable[[], int] | None, lost: Exception | None, why: str) -> int:
+        """Return how many workers carry on: those that are there, at least `min_workers` where one was `lost`.
+
+        `there` counts them; None where nothing is left to do.
+        """
+        workers = 0 if there is None else self._wait(there, 1 if lost is None else self._recovery.min_workers, lost)
+        if lost is not None:
+            self._lost += 1
+            self.failures.append(why)
+            logger.warning("going on with %d workers: %s", workers, why)
+        return workers
 
     def goes_on(self, error: Exception) -> bool:
         """Say whether another attempt is made after `error`."""
@@ -89,17 +112,27 @@ class Attempts:
 
         Raises the error again when fewer than `min_workers` are there in time.
         """
-        recovery, started = self._recovery, time.monotonic()
-        least = min(wanted, recovery.min_workers)
-        while True:
+        started = time.monotonic()
+
+        def there() -> int:
             slots = self._executor.capacity().slots
-            there, waited = wanted if slots is None else min(wanted, slots), time.monotonic() - started
-            if there == wanted or (there >= least and waited > _COMING_BACK):
-                return there
-            if waited > recovery.timeout:
-                lost.add_note(
-                    f"no other attempt was made: {there} workers are there after {waited:.0f} s (option `timeout`), "
+            return wanted if slots is None else min(wanted, slots)
+
+        while there() < wanted and time.monotonic() - started < _COMING_BACK:
+            time.sleep(_LOOK)
+        return self._wait(there, min(wanted, self._recovery.min_workers), lost)
+
+    def _wait(self, there: Callable[[], int], least: int, lost: Exception | None) -> int:
+        """Wait until as many as `least` are there; raise the error again when they are not in time."""
+        started = time.monotonic()
+        while (found := there()) < least:
+            waited = time.monotonic() - started
+            if waited > self._recovery.timeout:
+                error = lost or GangUnavailable("no worker is left")
+                error.add_note(
+                    f"no other attempt was made: {found} workers are there after {waited:.0f} s (option `timeout`), "
                     f"wanted {least} (option `min_workers`)"
                 )
-                raise lost
+                raise error
             time.sleep(_LOOK)
+        return found

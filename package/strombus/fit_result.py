@@ -32,7 +32,7 @@ class FitResult:
         The class of the callback that said that the fit should end.
     failures : tuple of str
         Why attempts were given up, where workers were lost, or numbers not finite, and the fit went on from a
-        checkpoint.
+        checkpoint; or who was lost, where the others went on without, and how many rows were dealt anew.
     skipped : mapping of int to int
         Minibatches that each worker has left out (see ``on_nonfinite`` of the masters); empty where none has.
     """

@@ -8,20 +8,22 @@ import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from strombus.attempts import Attempts
 from strombus.callbacks import Callback, FitPlan
 from strombus.checkpointing import Keeper, layout_of
 from strombus.data import NativeCollection, Source, count_objects, open_source
-from strombus.errors import DataError, EmptyDataError, MemberLost, StrombusWarning
+from strombus.errors import DataError, EmptyDataError, GangUnavailable, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
 from strombus.files import join, normalise
 from strombus.fit_result import FitResult
 from strombus.interrupting import Interruption
 from strombus.masters.base import TrainingMaster
-from strombus.masters.job import TrainingJob
+from strombus.masters.job import Remainder, TrainingJob
 from strombus.networks import Network
 from strombus.observing import Books
 from strombus.runs import Checkpoint
@@ -74,6 +76,7 @@ class Fit:
     ) -> None:
         self._attempts = Attempts(master.recovery(), executor, keeper is not None)
         self.trainer, self.keeper, self.carried = trainer, keeper, carried
+        self._earlier, self._gangs = carried, 0
         self._readable = readable
         self.network, self.master, self.executor = network, master, executor
         self.stats = TrainingStats()
@@ -193,7 +196,11 @@ class Fit:
             self.seed = self.keeper.agree(facts)
             span = range(self.keeper.first_epoch - 1, self.keeper.first_epoch - 1 + epochs)
         while (failure := self._attempt(self._job(source, workers, span), rows)) is not None:
-            workers = self._attempts.begin(workers, failure)
+            if isinstance(failure, MemberLost) and self._all_is_saved(span.stop):  # nobody is needed any more
+                self._attempts.failures.append(str(failure))
+                logger.warning("the last checkpoint is the fit's result: %s", failure)
+            else:
+                workers = self._attempts.begin(workers, failure)
 
     def _job(self, source: Readable, workers: int, span: range) -> TrainingJob:
         """Return what is to be done of the epochs `span`: all, or what an earlier attempt has left."""
@@ -212,11 +219,12 @@ class Fit:
             stats=self.stats,
             validation=self._validation if self.master.validates and isinstance(self._validation, Source) else None,
             waits=not all(callback.passive for callback in self._books.callbacks),
-            carried=self.carried,
+            carried=self._earlier,
             cursor=cursor,
             saving=keeper.saving(span.start) if keeper is not None and saves else None,
             resumed=checkpoint if saves else None,
             left_out=self._attempts.left_out,
+            survives=self._attempts.survives,
         )
 
     def _go_on(self, keeper: Keeper, source: Readable, workers: int) -> Checkpoint | None:
@@ -250,8 +258,9 @@ class Fit:
                 self.stats.about["workers"] = job.workers
             try:
                 self._books.keep_start()
-                if job.epochs or job.resumed is not None:
-                    self._run(job)
+                following: TrainingJob | None = job
+                while following is not None and (following.epochs or following.resumed is not None):
+                    following = self._run(following)
             except Exception as error:
                 if self._interruption.asked:
                     raise KeyboardInterrupt from error
@@ -265,16 +274,46 @@ class Fit:
             self.carried = None
         return failure
 
-    def _run(self, job: TrainingJob) -> None:
-        with self._interruption.deferred():
-            with self._recorder.phase("train"):
-                state = self.master.train(job)
-            self.network.load_state(state)
+    def _run(self, job: TrainingJob) -> TrainingJob | None:
+        """Train; return what is left to do by those who are there, where workers were lost or others may join."""
+        ended, self._gangs = len(self._books.records), self._gangs + 1
+        try:
+            with self._interruption.deferred():
+                with self._recorder.phase("train"):
+                    state = self.master.train(job)
+                self.network.load_state(state)
+        except (MemberLost, GangUnavailable) as error:
+            # The network is as it was when the job began, unless an epoch has ended since.
+            first = self._gangs == 1 and isinstance(error, GangUnavailable)  # there never were as many
+            stays = not job.survives or self._books.callback_failed or self._interruption.asked
+            if first or stays or len(self._books.records) > ended:
+                raise
+            self._books.take_up(job.cursor or Cursor(job.first_epoch))
+            return self._regrouped(job, error, str(error))
         self._interruption.obey()
         self.carried = job.carried
         for loss in job.losses:
             logger.warning("%s", loss)
         self._attempts.failures += job.losses
+        return None if job.left is None else self._after(job, job.left)
+
+    def _after(self, job: TrainingJob, left: Remainder) -> TrainingJob | None:
+        """Return what is left of a job whose members have left their gang; None when nothing is."""
+        self._books.take_up(left.cursor, left.examples, left.minibatches)
+        if self._books.stopped_by is not None:
+            return None
+        cursor, end = left.cursor, job.first_epoch + job.epochs
+        job = replace(job, cursor=cursor, first_epoch=cursor.epoch, epochs=end - cursor.epoch, resumed=None, left=None)
+        why = "; ".join(map(str, left.lost))
+        again = f"; {left.again} rows of epoch {cursor.epoch + 1} that it had were dealt anew" if left.again else ""
+        return self._regrouped(job, left.lost[0] if left.lost else None, why + again)
+
+    def _regrouped(self, job: TrainingJob, lost: Exception | None, why: str) -> TrainingJob:
+        """Return what a job has left, if anything, as one for as many workers as there are now."""
+        there = partial(self.master.count_there, self.executor)
+        workers = self._attempts.regroup(there if job.epochs else None, lost, why)
+        saving = None if job.saving is None or self.keeper is None else self.keeper.saving(job.saving.began)
+        return replace(job, workers=workers, saving=saving, survives=self._attempts.survives)
 
     def _saved(self) -> str:
         """Say what is left of a fit that was stopped."""
@@ -294,9 +333,13 @@ class Fit:
         """
         if self._books.callback_failed:
             return False
+        saved = job.epochs > 0 and self._all_is_saved(job.first_epoch + job.epochs)
+        return (isinstance(error, MemberLost) and saved) or self._attempts.goes_on(error)
+
+    def _all_is_saved(self, end: int) -> bool:
+        """Say whether the latest checkpoint is of the fit's end."""
         latest = None if self.keeper is None else self.keeper.latest
-        trained = latest is not None and latest.cursor.epoch == job.first_epoch + job.epochs
-        return (isinstance(error, MemberLost) and trained and job.epochs > 0) or self._attempts.goes_on(error)
+        return latest is not None and latest.cursor.epoch == end
 
     def _workers(self) -> int:
         count = self.master.count_workers(self.executor.capacity())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,6 +76,7 @@ class Books:
         self._iteration = network.iteration
         self._fault: Exception | None = None
         self._skipped_before: Counter[int] = Counter()  # in attempts before this one
+        self._spent, self._score = 0.0, float("nan")
         self._began = time.perf_counter()
         self._start_epoch()
 
@@ -92,6 +94,15 @@ class Books:
         self._start_epoch()
         self._examples, self._minibatches = past.examples, past.minibatches
         self._before = past.examples, past.minibatches
+
+    def take_up(self, cursor: Cursor, examples: int = 0, minibatches: int = 0) -> None:
+        """Go on from `cursor` in the same fit: of its epoch that much was trained since the fit went on last."""
+        before = self._before if cursor.within else (0, 0)
+        counts = before[0] + examples, before[1] + minibatches
+        spent, score = self._spent + time.perf_counter() - self._started, self._score
+        self.go_on(self._snapshot(cursor, self.network.iteration, *counts, self.skipped))
+        if cursor.within:
+            self._spent, self._score = spent, score
 
     @contextmanager
     def told(self, plan: FitPlan) -> Iterator[None]:
@@ -148,7 +159,8 @@ class Books:
         self.trained[1] += progress.minibatches
         progress = self._with_skipped(progress)
         self._iteration = progress.iteration
-        self._score = self.network.score = progress.score
+        if progress.minibatches or not math.isnan(progress.score):  # else who reports has had no rows
+            self._score = self.network.score = progress.score
         for callback in self.callbacks:
             with self._calling(callback, "on_round"):
                 self._heed(callback, callback.on_round(progress))
@@ -201,7 +213,7 @@ class Books:
             minibatches=self._minibatches,
             score=self._score,
             validation=validation,
-            seconds=time.perf_counter() - self._started if seconds is None else seconds,
+            seconds=self._spent + (time.perf_counter() - self._started if seconds is None else seconds),
             skipped=self.skipped.total() - sum(record.skipped for record in self.records),
         )
         _check_skipped(record)
@@ -224,6 +236,7 @@ class Books:
     def _start_epoch(self) -> None:
         self._examples = self._minibatches = 0
         self._before = (0, 0)  # of these, trained before the fit went on
+        self._spent = 0.0  # seconds of the epoch before workers were lost
         self._score = float("nan")
         self._started = time.perf_counter()
 

@@ -27,6 +27,7 @@ _FREE = {
         "transportOptions",
         "timeout",
         "stepTimeout",
+        "onPeerLost",
         "maxFailures",
         "maxRollbacks",
         "minWorkers",

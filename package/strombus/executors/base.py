@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from strombus.types import Capacity, ClockBounds, Event, Finding
 
@@ -68,6 +68,12 @@ class Member(Protocol):
     def report(self, event: Event) -> None:
         """Send a record, with at most 8 MiB of payload, to the driver's ``on_event``; never blocks on the driver."""
 
+    def met(self) -> None:
+        """Say that this member has met the others; once all have, a gang that is to `survive` goes on without some."""
+
+    def miss(self, rank: int, reason: str) -> None:
+        """Say that another member cannot be reached, so that the driver gives it up."""
+
 
 class Executor(ABC):
     """Run tasks on one engine. Third parties add an engine by subclassing this.
@@ -76,6 +82,8 @@ class Executor(ABC):
     """
 
     name: str
+    survives: ClassVar[bool] = False
+    """Whether a gang can go on without members that are lost (`survive` of `gang`)."""
 
     @abstractmethod
     def capacity(self) -> Capacity:
@@ -141,7 +149,7 @@ class Executor(ABC):
     @abstractmethod
     def gang(
         self,
-        body: Callable[[Member, Any, Any], R],
+        body: Callable[[Member, Any, Any], Any],
         payloads: Sequence[Any],
         shared: Shared[Any] | None = None,
         *,
@@ -149,7 +157,8 @@ class Executor(ABC):
         on_event: Callable[[int, Event], None] | None = None,
         control: Control | None = None,
         attempt: int = 0,
-    ) -> list[R]:
+        survive: bool = False,
+    ) -> list[Any]:
         """Run ``body(member, shared_value, payload)`` for all payloads at the same time.
 
         Parameters
@@ -159,11 +168,14 @@ class Executor(ABC):
             opened where they lie; on Spark these are all the partitions of one RDD.
         timeout : float
             Seconds to wait for slots and for each exchange; not a bound on the whole body.
+        survive : bool
+            Once all members have said that they `met`, whether the others go on when one is lost: each gets the command
+            ``{"lost": rank}``, in one order with all other commands. Given only where the class says `survives`.
 
         Returns
         -------
         list
-            The bodies' results in rank order.
+            The bodies' results in rank order, with the error in the place of a member without whom the others went on.
 
         Raises
         ------

@@ -10,28 +10,21 @@ import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from strombus.errors import GangError, GangTimeout, MemberLost, PeerLost
 from strombus.executors.base import Control
 from strombus.executors.calls import Failure
-from strombus.executors.members import BEAT, GRACE, LEASE, LEAVE, Message, Superseded, Ticket, plain
+from strombus.executors.members import GRACE, LEASE, LEAVE, Message, Superseded, Ticket, plain
 from strombus.types import Event
 
-__all__ = ["Board", "BoardChannel", "BoardPump", "new_run_id"]
+__all__ = ["Board", "new_run_id"]
 
 logger = logging.getLogger(__name__)
 
 
-class BoardChannel(Protocol):
-    """Carries messages between the driver and all members; used by one thread."""
-
-    def send(self, messages: Mapping[str, list[Message]]) -> None: ...
-
-    def receive(self) -> Iterable[tuple[str, Message]]:
-        """Return what has come, each with its sender's address, without waiting."""
-
-    def close(self) -> None: ...
+_NOTHING = (Failure, Superseded, MemberLost)
+"""What stands in the place of a result."""
 
 
 class Board:
@@ -44,14 +37,26 @@ class Board:
     timeout : float
         Seconds to wait for all members to come, in each exchange for members that tell nothing meanwhile, and at the
         end for the results.
+    survive : bool
+        Whether, once all have met, the others go on when a member is lost.
+
+    Attributes
+    ----------
+    silent : set of int
+        Those that were given up since they said nothing: their processes may still be there.
     """
 
-    def __init__(self, size: int, run_id: str, attempt: int, timeout: float) -> None:
+    def __init__(self, size: int, run_id: str, attempt: int, timeout: float, survive: bool = False) -> None:
         self.size = size
         self.run_id = run_id
         self.attempt = attempt
         self.timeout = timeout
         self.places: dict[int, str] = {}
+        self.silent: set[int] = set()
+        self._survive = survive
+        self._met: set[int] = set()
+        self._borne: set[int] = set()  # of those lost, without whom the others go on
+        self._aborted = False
         self._started = time.monotonic()
         self._addresses: dict[int, str] = {}
         self._seen: dict[int, float] = {}
@@ -71,9 +76,17 @@ class Board:
         return Ticket(rank, self.size, self.run_id, self.attempt, self.timeout)
 
     @property
-    def lost(self) -> bool:
-        """True once the engine has lost a member."""
-        return bool(self._lost)
+    def broken(self) -> bool:
+        """True once a member has failed, or was lost and the others do not go on without it."""
+        return bool(self._failures) or bool(self._lost.keys() - self._borne)
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._survive and len(self._met) == self.size and not self._aborted
+
+    def is_lost(self, rank: int) -> bool:
+        """Say whether a member was lost."""
+        return rank in self._lost
 
     @property
     def waiting(self) -> bool:
@@ -114,7 +127,12 @@ class Board:
             for number, there in self._rounds.items():
                 if rank not in there:  # at work on something else, such as compiling
                     self._round_started[number] = time.monotonic()
-        elif kind == "failed":
+        elif kind == "met":
+            self._met.add(rank)
+        elif kind == "missed" and rank not in self._lost and header["missed"] in self._addresses:
+            self.silent.add(header["missed"])
+            self._lose(header["missed"], str(header["reason"]))
+        elif kind == "failed" and rank not in self._borne:
             self._failures.setdefault(rank, Failure(**header["failure"], part=rank))
             self._abort(f"member {rank} failed: {header['failure']['name']}: {header['failure']['text']}")
         elif kind == "leaving":
@@ -134,8 +152,9 @@ class Board:
             self._tell((header, b"".join(ordered)))
 
     def _tell(self, message: Message) -> None:
-        for address in self._addresses.values():
-            self._outbox[address].append(message)
+        for rank, address in self._addresses.items():
+            if rank not in self._borne:
+                self._outbox[address].append(message)
 
     def _tell_all(self, message: Message) -> None:
         """Tell those who are here now, and those who have yet to come."""
@@ -143,11 +162,18 @@ class Board:
         self._tell(message)
 
     def _abort(self, reason: str) -> None:
+        self._aborted = True
         self._tell_all(({"kind": "abort", "reason": reason}, b""))
 
     def _lose(self, rank: int, reason: str) -> None:
-        if rank not in self._lost and rank not in self._failures:
-            self._lost[rank] = reason
+        if rank in self._lost or rank in self._failures:
+            return
+        self._lost[rank] = reason
+        if self._goes_on:
+            self._borne.add(rank)
+            self._outbox[self._addresses[rank]].append(({"kind": "abort", "reason": f"it was given up: {reason}"}, b""))
+            self._tell_all(({"kind": "command", "command": {"lost": rank}}, b""))
+        else:
             self._abort(f"member {rank} was lost: {reason}")
 
     def lose(self, rank: int, reason: str) -> None:
@@ -191,7 +217,7 @@ class Board:
         GangTimeout
             Members did not come, or did not meet in an exchange.
         """
-        stopping, failed_at = False, None
+        stopping, failed_at = False, 0.0
         try:
             while True:
                 self._hand_on_events(on_event)
@@ -201,9 +227,11 @@ class Board:
                 self._check_deadlines()
                 with self._changed:
                     ended = self._finished | self._failures.keys() | self._lost.keys()
-                    if not self._failures and not self._lost and len(ended) == self.size:
-                        break
-                    if self._failures or self._lost:
+                    if not self.broken and len(ended) == self.size:
+                        if self._finished - self._lost.keys():
+                            break
+                        raise self.error()
+                    if self.broken:
                         failed_at = failed_at or time.monotonic()
                         if len(ended) == self.size or time.monotonic() - failed_at > self._grace(ended):
                             raise self.error()
@@ -254,13 +282,33 @@ class Board:
                         "they only need longer"
                     )
             for rank, seen in self._seen.items():
-                if rank not in self._finished and rank not in self._failures and now - seen > LEASE:
+                ended = rank in self._finished or rank in self._failures or rank in self._lost
+                if not ended and now - seen > LEASE:
+                    self.silent.add(rank)
                     self._lose(rank, f"no sign of life from {self.places[rank]} for {LEASE:g} s")
 
-    def overdue(self, rank: int) -> GangError:
-        """Return the error for a member that has finished, and whose result does not come."""
-        self.lose(rank, f"it has finished, but its result did not come within {self.timeout:g} s (option `timeout`)")
-        return self.error()
+    def overdue(self, rank: int) -> MemberLost:
+        """Give up a member that has finished, and whose result does not come; see `give_up`."""
+        reason = f"it has finished, but its result did not come within {self.timeout:g} s (option `timeout`)"
+        return self.give_up(rank, reason)
+
+    def give_up(self, rank: int, reason: str = "") -> MemberLost:
+        """Return what stands for a lost member among the results; raise it where the others do not go on without it."""
+        with self._changed:
+            self._lose(rank, reason)
+        if self.broken:
+            raise self.error()
+        return self._loss(rank)
+
+    def some(self, results: list[Any]) -> list[Any]:
+        """Return the results; raise the error where there are none but of lost members."""
+        if all(isinstance(result, MemberLost) for result in results):
+            raise self.error()
+        return results
+
+    def _loss(self, rank: int) -> MemberLost:
+        where = self.places.get(rank, "its worker")
+        return MemberLost(f"member {rank} on {where} was lost: {self._lost[rank]}", rank)
 
     def accept(self, rank: int, result: Any) -> Any:
         """Return what a member returned; raise GangError where that is no result."""
@@ -276,10 +324,9 @@ class Board:
 
         `failures` may hold richer records of the same failures, with the exceptions that could travel.
         """
-        if self._lost:
-            rank, reason = next(iter(self._lost.items()))
-            where = self.places.get(rank, "its worker")
-            return MemberLost(f"member {rank} on {where} was lost: {reason}", rank)
+        lost = [rank for rank in self._lost if rank not in self._borne]
+        if lost or (self._lost and not (self._failures or failures)):
+            return self._loss(next(iter(lost or self._lost)))
         # Who misses a peer tells of it, but the peer's own failure, told a moment later, is the cause.
         known = self._failures or failures or {}
         ordered = sorted(known.values(), key=lambda one: (one.stopped, one.name == PeerLost.__name__))
@@ -294,57 +341,13 @@ class Board:
     def last_error(self, returned: Mapping[int, Any]) -> GangError:
         """Return the error to raise, with what members returned: how they failed, or their results."""
         error = self.error({rank: one for rank, one in returned.items() if isinstance(one, Failure)})
-        error.results = {rank: one for rank, one in returned.items() if not isinstance(one, Failure | Superseded)}
+        error.results = {rank: one for rank, one in returned.items() if not isinstance(one, _NOTHING)}
         return error
 
     def with_cause(self, error: GangError, results: Iterable[Any]) -> GangError:
         """Return `error` with the exception that caused it, where that has come in with the members' results."""
         failures = {one.part: one for one in results if isinstance(one, Failure) and one.part is not None}
         return self.error(failures) if failures else error
-
-
-class BoardPump:
-    """A thread that moves messages between a `Board` and its channel; a context manager."""
-
-    def __init__(self, board: Board, make_channel: Callable[[], BoardChannel], idle: float = 0.05) -> None:
-        self._board = board
-        self._make = make_channel
-        self._idle = idle
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"strombus-board-{board.run_id}", daemon=True)
-
-    def __enter__(self) -> BoardPump:
-        self._channel = self._make()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join(LEASE)
-
-    def _run(self) -> None:
-        last_beat = 0.0
-        try:
-            while True:
-                ending = self._ended.wait(0.02 if self._board.waiting else self._idle)
-                for address, message in self._channel.receive():
-                    self._receive(address, message)
-                beat = time.monotonic() - last_beat >= BEAT
-                if beat:
-                    last_beat = time.monotonic()
-                self._channel.send(self._board.outgoing(beat))
-                if ending:
-                    return
-        except Exception:
-            logger.exception("the gang's connection to its members broke; they stop when their lease runs out")
-        finally:
-            self._channel.close()
-
-    def _receive(self, address: str, message: Message) -> None:
-        try:
-            self._board.receive(address, message)
-        except (KeyError, TypeError, ValueError):
-            logger.warning("dropped a message that cannot be read: %r", message[0], exc_info=True)
 
 
 def new_run_id() -> str:

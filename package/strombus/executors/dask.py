@@ -18,7 +18,7 @@ from distributed import Client, Future
 from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import Failure, dump
-from strombus.executors.dask_gang import alive_workers, run_gang, silent_workers, warn_of_open_channel
+from strombus.executors.dask_gang import Terms, alive_workers, run_gang, silent_workers, warn_of_open_channel
 from strombus.executors.dask_tasks import by_value, merge_group, probe_versions, run_part, view_value
 from strombus.executors.values import Packed, as_tuple
 from strombus.types import Capacity, Event, NativePartition
@@ -126,6 +126,7 @@ class DaskExecutor(Executor):
     """
 
     name = "dask"
+    survives = True
 
     def __init__(self, client: Client, owned: Sequence[Any] = ()) -> None:
         if client.asynchronous:
@@ -135,12 +136,13 @@ class DaskExecutor(Executor):
             )
         self.client = client
         self._owned = list(owned)
+        self._given_up: set[str] = set()
         self._turn = uuid.uuid4().int
         self._direct: bool | None = None
         self._silent, self._looked = set[str](), 0.0
 
     def capacity(self) -> Capacity:
-        """Return the worker processes that take tasks now, and that the scheduler has heard of lately."""
+        """Return the worker processes that take tasks now, but for those that say nothing or where a member hangs."""
         self._looked = 0.0
         workers = self._alive()
         hosts = {urlsplit(address).hostname or address for address in workers}
@@ -156,7 +158,9 @@ class DaskExecutor(Executor):
         workers = self._workers()
         if self._direct is None:
             self._direct = all(_reachable(worker) for worker in workers[:2])
-        among = workers if self._silent else None  # the scheduler knows best who has come and gone since
+        among = (
+            workers if self._silent | self._given_up else None
+        )  # the scheduler knows best who has come and gone since
         try:
             return list(self.client.scatter(values, workers=among, hash=False, direct=self._direct))
         except (TimeoutError, OSError) as error:
@@ -179,13 +183,15 @@ class DaskExecutor(Executor):
         if time.monotonic() - self._looked > LOOK:
             self._silent, self._looked = silent_workers(self.client), time.monotonic()
         found = alive_workers(self.client, running=True)
-        return {worker: threads for worker, threads in found.items() if worker not in self._silent}
+        return {worker: threads for worker, threads in found.items() if worker not in self._silent | self._given_up}
 
     def submitter(self, function: Callable[..., Any], name: str, *fixed: Any) -> Callable[..., Future]:
         """Return a function that submits ``function(*fixed, *more)`` under a name that the dashboard shows."""
 
         def submit(*more: Any, **placement: Any) -> Future:
             key = f"strombus-{name}-{uuid.uuid4().hex}"
+            if self._silent | self._given_up:  # the scheduler would put tasks on workers that hang, too
+                placement |= {"workers": self._workers(), "allow_other_workers": False}
             return self.client.submit(function, *fixed, *more, key=key, pure=False, retries=2, **placement)
 
         return submit
@@ -306,7 +312,7 @@ class DaskExecutor(Executor):
 
     def gang(
         self,
-        body: Callable[[Member, Any, Any], R],
+        body: Callable[[Member, Any, Any], Any],
         payloads: Sequence[Any],
         shared: Shared[Any] | None = None,
         *,
@@ -314,13 +320,15 @@ class DaskExecutor(Executor):
         on_event: Callable[[int, Event], None] | None = None,
         control: Control | None = None,
         attempt: int = 0,
-    ) -> list[R]:
+        survive: bool = False,
+    ) -> list[Any]:
         """Run a gang, one member in each of as many worker processes; two gangs on a cluster queue."""
         if attempt == 0:
             warn_of_open_channel(self.client.scheduler.address)
         future = None if shared is None else _future_of(shared)
         described = [self._describe(payload, rank, "payload") for rank, payload in enumerate(payloads)]
-        return run_gang(self.client, body, described, future, timeout, on_event, control, attempt)
+        terms = Terms(timeout, attempt, survive, self._given_up)
+        return run_gang(self.client, body, described, future, terms, on_event, control)
 
     def check(self) -> None:
         """Make sure that every worker can import Strombus; warn where versions differ from the driver's."""

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,14 +15,15 @@ from distributed import Client, Future, Semaphore
 
 from strombus.errors import ExecutorError, GangError, GangTimeout, GangUnavailable
 from strombus.executors.base import Control
-from strombus.executors.board import Board, BoardPump, new_run_id
+from strombus.executors.board import Board, new_run_id
+from strombus.executors.board_pump import BoardPump
 from strombus.executors.calls import dump
 from strombus.executors.dask_channels import QueueBoardChannel
 from strombus.executors.dask_tasks import run_gang_member
 from strombus.executors.members import LEASE
 from strombus.types import Event
 
-__all__ = ["alive_workers", "run_gang", "silent_workers", "warn_of_open_channel"]
+__all__ = ["Terms", "alive_workers", "run_gang", "silent_workers", "warn_of_open_channel"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,23 @@ IDLE = 0.1
 """Seconds between two looks at what the members say: all of it lies in one queue, however many they are."""
 LAST_WORDS = 1.0
 """Seconds that members who have stopped get to hand in how they failed."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a gang is run; see `Executor.gang`.
+
+    Parameters
+    ----------
+    given_up : set of str
+        Workers on which a member was given up that said nothing: no member is put there, and those of this gang are
+        added. They are in the scheduler's list, which does not tell whether they hang.
+    """
+
+    timeout: float
+    attempt: int
+    survive: bool
+    given_up: set[str]
 
 
 def alive_workers(client: Client, among: Sequence[str] | None = None, *, running: bool = False) -> dict[str, int]:
@@ -82,22 +101,21 @@ def run_gang(
     body: Callable[..., Any],
     payloads: Sequence[tuple[bytes | None, Any]],
     shared: Future | None,
-    timeout: float,
+    terms: Terms,
     on_event: Callable[[int, Event], None] | None,
     control: Control | None,
-    attempt: int,
 ) -> list[Any]:
     """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition."""
     call = dump(body, "body")
-    silent = silent_workers(client)
-    workers = [worker for worker in alive_workers(client, running=True) if worker not in silent]
+    without = terms.given_up | silent_workers(client)
+    workers = [worker for worker in alive_workers(client, running=True) if worker not in without]
     if len(payloads) > len(workers):
         raise GangUnavailable(
             f"a gang of {len(payloads)} members needs as many worker processes, the Dask cluster has {len(workers)}; "
             "ask for fewer workers, or start more (`client.wait_for_workers`)"
         )
-    with leased_workers(client, workers, len(payloads), timeout) as chosen:
-        board = Board(len(payloads), new_run_id(), attempt, timeout)
+    with leased_workers(client, workers, len(payloads), terms.timeout) as chosen:
+        board = Board(len(payloads), new_run_id(), terms.attempt, terms.timeout, terms.survive)
         with BoardPump(board, lambda: QueueBoardChannel(client, board.run_id), idle=IDLE):
             inputs = [] if shared is None else [shared]
             futures = [
@@ -123,6 +141,7 @@ def run_gang(
                 error = board.last_error(watch.returned())
                 raise error from error.__cause__
             finally:
+                terms.given_up.update(chosen[rank] for rank in board.silent if not futures[rank].done())
                 client.cancel(futures)
 
 
@@ -196,30 +215,37 @@ class _Watch:
     def results(self) -> list[Any]:
         """Return what members who have all finished returned."""
         deadline = time.monotonic() + self._board.timeout
-        return [self._board.accept(rank, self._result(rank, deadline)) for rank in range(len(self._futures))]
+        board = self._board
+        found = [board.accept(rank, self._result(rank, deadline)) for rank in range(len(self._futures))]
+        return board.some(found)
 
     def _result(self, rank: int, deadline: float) -> Any:
         future = self._futures[rank]
         while not future.done() and time.monotonic() < deadline:
             self()
-            if self._board.lost:
+            if self._board.broken:
                 raise self._board.error()
+            if self._board.is_lost(rank):
+                break
             time.sleep(0.01)
+        if self._board.is_lost(rank):
+            return self._board.give_up(rank)
         try:
             return future.result(timeout=max(0.0, deadline - time.monotonic()))
         except TimeoutError:
-            raise self._board.overdue(rank) from None
-        except Exception as error:
+            return self._board.overdue(rank)
+        except Exception:
             if future.status == "finished":  # it came, and cannot be loaded here
                 raise
-            self._board.lose(rank, f"its task ended as {future.status}")
-            raise self._board.error() from error
+            return self._board.give_up(rank, f"its task ended as {future.status}")
 
     def returned(self) -> dict[int, Any]:
         """Return what members have returned, or return in a moment: results, or failures with their exceptions."""
         deadline = time.monotonic() + LAST_WORDS
         found = {}
         for rank, future in enumerate(self._futures):
+            if self._board.is_lost(rank):  # it hands in nothing, and nobody waits for that
+                continue
             with suppress(Exception):  # of what has none to hand in
                 left = self._board.timeout if future.status == "finished" else deadline - time.monotonic()
                 found[rank] = future.result(timeout=max(0.0, left))

@@ -17,7 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from strombus.errors import ConfigurationError, ExecutorError, GangError, GangTimeout, GangUnavailable, TaskError
+from strombus.errors import (
+    ConfigurationError,
+    ExecutorError,
+    GangError,
+    GangTimeout,
+    GangUnavailable,
+    TaskError,
+)
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.board import Board, new_run_id
 from strombus.executors.calls import TRAINING, Failure, dump, run_task, torch_guard
@@ -123,6 +130,7 @@ class LocalExecutor(Executor):
     """
 
     name = "local"
+    survives = True
 
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
@@ -235,7 +243,7 @@ class LocalExecutor(Executor):
 
     def gang(
         self,
-        body: Callable[[Member, Any, Any], R],
+        body: Callable[[Member, Any, Any], Any],
         payloads: Sequence[Any],
         shared: Shared[Any] | None = None,
         *,
@@ -243,7 +251,8 @@ class LocalExecutor(Executor):
         on_event: Callable[[int, Event], None] | None = None,
         control: Control | None = None,
         attempt: int = 0,
-    ) -> list[R]:
+        survive: bool = False,
+    ) -> list[Any]:
         """Run a gang: one member in this process and thread, more in a process each."""
         self._ensure_open()
         check_parts(payloads)
@@ -259,7 +268,8 @@ class LocalExecutor(Executor):
             if not self._gang.acquire(timeout=max(0.0, timeout - 1.0)):
                 raise GangTimeout(f"waited {timeout:g} s for another gang of this executor to end; raise `timeout`")
         try:
-            return self._together(body, payloads, shared, timeout, on_event, control, attempt)
+            server = RendezvousServer(len(payloads), new_run_id(), attempt, timeout, survive=survive)
+            return self._together(server, body, payloads, shared, on_event, control)
         finally:
             self._gang.release()
 
@@ -281,9 +291,9 @@ class LocalExecutor(Executor):
                 raise Failure.of(error, 0).to_error(GangError, "member") from error
 
     def _together(
-        self, body: Any, payloads: Any, shared: Any, timeout: float, on_event: Any, control: Any, attempt: int
+        self, server: RendezvousServer, body: Any, payloads: Any, shared: Any, on_event: Any, control: Any
     ) -> list[Any]:
-        with RendezvousServer(len(payloads), new_run_id(), attempt, timeout) as server:
+        with server:
             board = server.board
             futures: list[Future[Any]] = []
             returned: dict[int, Any] = {}
@@ -314,14 +324,15 @@ class LocalExecutor(Executor):
         """Return what members who have all finished returned; each result can be opened once."""
         deadline = time.monotonic() + board.timeout
         for rank, future in enumerate(futures):
-            if not wait([future], timeout=max(0.0, deadline - time.monotonic())).done:
-                raise board.overdue(rank)
-            try:
+            if board.is_lost(rank):
+                returned[rank] = board.give_up(rank)
+            elif not wait([future], timeout=max(0.0, deadline - time.monotonic())).done:
+                returned[rank] = board.overdue(rank)
+            elif isinstance(future.exception(), GONE):
+                returned[rank] = board.give_up(rank, "its process ended before its result came")
+            else:
                 returned[rank] = open_result(future.result())
-            except GONE as error:
-                board.lose(rank, "its process ended before its result came")
-                raise board.error() from error
-        return [board.accept(rank, one) for rank, one in returned.items()]
+        return board.some([board.accept(rank, one) for rank, one in returned.items()])
 
     @staticmethod
     def _open(futures: list[Future[Any]], returned: dict[int, Any]) -> None:

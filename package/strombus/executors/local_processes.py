@@ -219,3 +219,9 @@ class LocalMember:
         """Hand an event to the driver."""
         if self._on_event is not None:
             self._on_event(0, event)
+
+    def met(self) -> None:
+        """Do nothing: nobody else is there."""
+
+    def miss(self, rank: int, reason: str) -> None:
+        """Do nothing: nobody else is there."""

@@ -20,7 +20,8 @@ from typing import Any, Self
 
 import fsspec
 
-from strombus.executors.board import Board, BoardPump
+from strombus.executors.board import Board
+from strombus.executors.board_pump import BoardPump
 from strombus.executors.members import LinkedMember, MemberPump, Message, Ticket
 
 __all__ = ["MailboxServer", "MailboxTicket"]

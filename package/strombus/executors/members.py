@@ -2,8 +2,8 @@
 
 Driver and members speak in messages: a small JSON-able header and raw bytes. An engine gives a channel that
 carries them: ZeroMQ (`strombus.executors.rendezvous`) or the Dask scheduler's queues. Upwards go ``hello``,
-``beat``, ``exchange``, ``event``, ``leaving``, ``failed`` and ``finished``; downwards ``welcome``, ``superseded``,
-``beat``, ``exchange``, ``command``, ``stop`` and ``abort``.
+``beat``, ``exchange``, ``event``, ``met``, ``missed``, ``leaving``, ``failed`` and ``finished``; downwards
+``welcome``, ``superseded``, ``beat``, ``exchange``, ``command``, ``stop`` and ``abort``.
 """
 
 from __future__ import annotations
@@ -154,6 +154,14 @@ class LinkedMember:
         record = asdict(replace(event, payload=b"")) | {"values": dict(event.values)}
         del record["payload"]
         self._post("event", event.payload, event=plain(record))
+
+    def met(self) -> None:
+        """Say that this member has met the others."""
+        self._post("met")
+
+    def miss(self, rank: int, reason: str) -> None:
+        """Say that another member cannot be reached."""
+        self._post("missed", missed=rank, reason=reason)
 
     # -- what its engine does with it
 

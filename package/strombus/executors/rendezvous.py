@@ -30,7 +30,8 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
-from strombus.executors.board import Board, BoardPump
+from strombus.executors.board import Board
+from strombus.executors.board_pump import BoardPump
 from strombus.executors.members import LinkedMember, MemberPump, Message, Ticket
 
 __all__ = ["RendezvousMember", "RendezvousServer", "RendezvousTicket"]
@@ -66,6 +67,8 @@ class RendezvousServer:
         Seconds to wait for all members, and for each exchange.
     host : str
         Address of this host that the members can dial; only this interface is listened on.
+    survive : bool
+        See `Board`.
 
     Attributes
     ----------
@@ -73,8 +76,10 @@ class RendezvousServer:
         Tells of lost members (``board.lose(rank, reason)``) and waits (``board.supervise``).
     """
 
-    def __init__(self, size: int, run_id: str, attempt: int, timeout: float, host: str = "127.0.0.1") -> None:
-        self.board = Board(size, run_id, attempt, timeout)
+    def __init__(
+        self, size: int, run_id: str, attempt: int, timeout: float, host: str = "127.0.0.1", survive: bool = False
+    ) -> None:
+        self.board = Board(size, run_id, attempt, timeout, survive)
         self._host = host
         self._server_keys = zmq.curve_keypair()
         self._member_keys = zmq.curve_keypair()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from strombus.errors import ConfigurationError, ExecutorError
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import dump
+from strombus.executors.spark_barrier import refuse_to_survive
 from strombus.executors.spark_concerns import concerns_of
 from strombus.executors.spark_gang import run_gang
 from strombus.executors.spark_jobs import Source, check_workers, named, run_job
@@ -196,7 +197,7 @@ class SparkExecutor(Executor):
 
     def gang(
         self,
-        body: Callable[[Member, Any, Any], R],
+        body: Callable[[Member, Any, Any], Any],
         payloads: Sequence[Any],
         shared: Shared[Any] | None = None,
         *,
@@ -204,8 +205,10 @@ class SparkExecutor(Executor):
         on_event: Callable[[int, Event], None] | None = None,
         control: Control | None = None,
         attempt: int = 0,
-    ) -> list[R]:
+        survive: bool = False,
+    ) -> list[Any]:
         """Run the members as one barrier stage that is never relaunched."""
+        refuse_to_survive(survive)
         ensure_running(self.context)
         _broadcast(shared)
         return run_gang(self.context, body, payloads, shared, timeout, on_event, control, attempt)

@@ -9,10 +9,10 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Any, Self
 
-from strombus.errors import GangError
+from strombus.errors import ConfigurationError, GangError
 from strombus.executors.board import Board
 
-__all__ = ["POLL", "BarrierJob"]
+__all__ = ["POLL", "BarrierJob", "refuse_to_survive"]
 
 POLL = 0.25
 """Seconds between two looks at how the job's tasks are."""
@@ -20,6 +20,14 @@ LAST_WORDS = 3.0
 """Seconds that members who have stopped get to hand in how they failed."""
 CANCEL = 10.0
 """Seconds that Spark gets to end a cancelled job."""
+
+
+def refuse_to_survive(survive: bool) -> None:
+    """Raise ConfigurationError where the others are to go on without a lost member."""
+    if survive:
+        raise ConfigurationError(
+            "Spark ends a barrier stage whole when it loses one of its tasks: the other members cannot go on"
+        )
 
 
 class BarrierJob(ABC):

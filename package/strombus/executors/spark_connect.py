@@ -15,6 +15,7 @@ import fsspec
 from strombus.errors import ConfigurationError, ExecutorError
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import dump
+from strombus.executors.spark_barrier import refuse_to_survive
 from strombus.executors.spark_concerns import READ, concerns_of
 from strombus.executors.spark_connect_gang import run_gang
 from strombus.executors.spark_connect_jobs import MISSING, Source, ensure_running, probe, run_frame, setting
@@ -264,7 +265,7 @@ class SparkConnectExecutor(Executor):
 
     def gang(
         self,
-        body: Callable[[Member, Any, Any], R],
+        body: Callable[[Member, Any, Any], Any],
         payloads: Sequence[Any],
         shared: Shared[Any] | None = None,
         *,
@@ -272,8 +273,10 @@ class SparkConnectExecutor(Executor):
         on_event: Callable[[int, Event], None] | None = None,
         control: Control | None = None,
         attempt: int = 0,
-    ) -> list[R]:
+        survive: bool = False,
+    ) -> list[Any]:
         """Run the members as one barrier stage; a member that Spark starts again is refused."""
+        refuse_to_survive(survive)
         ensure_running(self.session)
         return run_gang(
             self.session,

@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_camel
 from strombus.data import NativeCollection, Source
 from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
 from strombus.errors import ConfigurationError, StrombusWarning, hide_credentials
+from strombus.executors.base import Executor
 from strombus.masters.job import Recovery, TrainingJob
 from strombus.partitioning import (
     DefaultRepartitioner,
@@ -326,6 +327,12 @@ class TrainingMaster(BaseModel, ABC):
     def count_workers(self, capacity: Capacity) -> int | None:
         """Return how many workers train on a backend of this capacity; None where neither side says."""
         return self.workers or capacity.slots
+
+    def count_there(self, executor: Executor) -> int:
+        """Return how many of the workers that train are there at the moment."""
+        capacity = executor.capacity()
+        wanted = self.count_workers(capacity) or 1
+        return wanted if capacity.slots is None else min(wanted, capacity.slots)
 
     def recovery(self) -> Recovery:
         """Return what is done after a failure; of lost workers nothing, where the engine runs their tasks again."""

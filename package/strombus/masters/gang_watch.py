@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,15 +22,25 @@ class GangWatch:
     It is the gang's `Control`, and its `on_event`. Members reach an epoch's end at different times, and one
     may report of the next epoch before the driver has heard of the last one's end from another.
 
+    Parameters
+    ----------
+    job : TrainingJob
+    size : int
+    room : callable, optional
+        Where members go on without one that is lost, how many there could be now: they leave the gang after an epoch
+        when others may join.
+
     Attributes
     ----------
+    epoch : int
+        The one that has not ended.
     left : MemberLost or None
         The first member that said that it must leave, since its engine takes its worker away.
     """
 
-    def __init__(self, job: TrainingJob, size: int) -> None:
-        self._job, self._size = job, size
-        self._epoch = job.first_epoch
+    def __init__(self, job: TrainingJob, size: int, room: Callable[[], int] | None = None) -> None:
+        self._job, self._size, self._room = job, size, room
+        self.epoch = job.first_epoch
         self._round = 0
         self._latest: dict[int, dict[str, Any]] = {}
         self._ended: dict[int, dict[str, Any]] = {}
@@ -45,7 +55,7 @@ class GangWatch:
     @property
     def ended(self) -> bool:
         """Whether every member has trained all epochs, or those after which the observer had enough."""
-        return self._enough or self._epoch == self._job.first_epoch + self._job.epochs
+        return self._enough or self.epoch == self._job.first_epoch + self._job.epochs
 
     def stopping(self) -> bool:
         """Say whether members should give up: they are told to stop by `commands`, and then end in order."""
@@ -69,7 +79,7 @@ class GangWatch:
             self._job.stats.merge(TrainingStats.unpack(event.payload, f"what member {rank} timed"))
         elif event.name not in ("progress", "epoch", "state", "saved"):
             self._job.stats.add([event])
-        elif event.values["epoch"] != self._epoch:
+        elif event.values["epoch"] != self.epoch:
             self._early.append((rank, event))
         elif event.name == "saved":
             self._save(rank, event.values)
@@ -102,7 +112,7 @@ class GangWatch:
                 "kB/step": values["sent"] / steps / 1000,
             }
         return Progress(
-            self._epoch,
+            self.epoch,
             self._round - 1,
             values["examples"],
             steps,
@@ -132,18 +142,23 @@ class GangWatch:
             return
         if self._job.waits and not self._state_is_whole:
             return
-        epoch = self._epoch
+        epoch = self.epoch
         state = unpack_state(bytes(self._state)) if self._job.waits else None
         self._enough = stop = self._job.observer.on_epoch(epoch, state, self._validation(), self._seconds())
-        if self._job.waits:
+        if self._job.waits or self._room is not None:
             next_one = self._job.observer.validates(epoch + 1)
-            leaves = self._job.observer.interrupted()
-            self._words.append({"epoch": epoch, "stop": bool(stop), "validate": next_one, "leave": leaves})
-        self._epoch, self._round = epoch + 1, 0
+            word = {"epoch": epoch, "stop": bool(stop), "validate": next_one}
+            grows, leaves = not stop and self._can_grow(), self._job.observer.interrupted()
+            self._words.append({**word, "leave": leaves, "regroup": grows and not leaves})
+        self.epoch, self._round = epoch + 1, 0
         self._ended, self._state, self._state_is_whole = {}, bytearray(), False
         early, self._early = self._early, []
         for rank, event in early:
             self.on_event(rank, event)
+
+    def _can_grow(self) -> bool:
+        last = self.epoch + 1 >= self._job.first_epoch + self._job.epochs
+        return self._room is not None and not last and self._room() > self._size
 
     def _seconds(self) -> float:
         """Return what the epoch took the slowest member, by its own clock: reports come in bunches."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from strombus.data import NativeCollection, Source
+from strombus.errors import MemberLost
 from strombus.executors.base import Executor
 from strombus.networks import Network
 from strombus.runs import Checkpoint, Saving
 from strombus.stats import TrainingStats
 from strombus.types import Cursor, NetworkState, WorkerReport
 
-__all__ = ["Observer", "Progress", "Recovery", "SavedByMembers", "TrainingJob"]
+__all__ = ["Observer", "Progress", "Recovery", "Remainder", "SavedByMembers", "TrainingJob"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +135,37 @@ class Recovery:
         Seconds to wait for these.
     max_rollbacks : int
         Times that a fit goes back to its last checkpoint, and on without the minibatch that broke it.
+    survives : bool
+        Whether the others carry on when one is lost, so that no checkpoint is needed.
     """
 
     max_failures: int = 0
     min_workers: int = 1
     timeout: float = 0.0
     max_rollbacks: int = 0
+    survives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """Where members have left their gang, for another to go on.
+
+    Parameters
+    ----------
+    cursor : Cursor
+    examples, minibatches : int
+        Of the cursor's epoch, what was trained in this job.
+    lost : tuple of MemberLost
+        Empty where they have left so that others can join.
+    again : int
+        Rows of the cursor's epoch that were dealt to those who were lost and are left.
+    """
+
+    cursor: Cursor
+    examples: int
+    minibatches: int
+    lost: tuple[MemberLost, ...] = ()
+    again: int = 0
 
 
 @dataclass
@@ -167,6 +193,10 @@ class TrainingJob:
         The places (`NonFiniteError.place`) of minibatches that are not trained.
     losses : list of str
         Workers that were lost when everything had been trained, and what was lost with them.
+    survives : bool
+        Whether the others carry on when a worker is lost, as `Recovery` says.
+    left : Remainder or None
+        Set by a master that has returned before its job was done: the state that it returned is what to go on from.
     """
 
     network: Network
@@ -186,3 +216,5 @@ class TrainingJob:
     resumed: Checkpoint | None = None
     left_out: frozenset[tuple[int, int, int, int]] = frozenset()
     losses: list[str] = field(default_factory=list)
+    survives: bool = False
+    left: Remainder | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_serializer, field_validator, model_validator
@@ -28,6 +29,7 @@ from strombus.masters.base import TrainingMaster, explain, make_named
 from strombus.masters.dl4j_files import algorithm_type, from_dl4j
 from strombus.masters.feeding import cells_for_members, feed_of
 from strombus.masters.gang_watch import GangWatch
+from strombus.masters.going_on import check_continue, outcome
 from strombus.masters.job import Recovery, TrainingJob
 from strombus.partitioning import Repartitioner
 from strombus.runs import Checkpoint
@@ -86,11 +88,17 @@ class SharedTrainingMaster(TrainingMaster):
     step_timeout : float, optional
         Seconds to wait for another member's step, in an epoch's later steps. By default 20 times the longest step so
         far, at least 10 s and at most `timeout`; raise it where hooks or data pause for longer now and then.
-    max_failures : int
-        Times that a fit with a name goes on from its last checkpoint after a member was lost; 0 ends it with the error.
-        It has as many members as before where the engine starts the lost one again within seconds, else those left.
+    on_peer_lost : {"restart", "continue"}
+        What happens when a member dies or hangs. "restart": a fit with a name goes on from its last checkpoint.
+        "continue" (not at staleness 0, not on Spark): the others carry on without it until they meet the next time, at
+        an epoch's end or a checkpoint; then as many as are there train the rows that are left. New workers join at an
+        epoch's end.
+    max_failures : int, optional
+        Times that a fit goes on after members were lost; then it ends with the error. By default 0 with "restart" and 3
+        with "continue".
     min_workers : int
-        Fewest members that it goes on with; they are waited for up to `timeout` seconds.
+        Fewest members that it goes on with; they are waited for up to `timeout` seconds. With "restart" it has as many
+        as before where the engine starts the lost one again within seconds, else those left.
     **options
         See `TrainingMaster`. In the "Direct" approach each worker gets its rows from the engine once and keeps them in
         its memory for the whole fit; validation data that an engine holds is exported in either.
@@ -117,7 +125,8 @@ class SharedTrainingMaster(TrainingMaster):
     encoding_debug_mode: bool = False
     timeout: Seconds = 120.0
     step_timeout: Seconds | None = None
-    max_failures: int = Field(default=0, ge=0)
+    on_peer_lost: Literal["restart", "continue"] = "restart"
+    max_failures: int | None = Field(default=None, ge=0)
     min_workers: int = Field(default=1, ge=1)
 
     def __init__(self, *, updates_threshold: float | None = None, **options: Any) -> None:
@@ -163,6 +172,8 @@ class SharedTrainingMaster(TrainingMaster):
             self.compression()
         except ValidationError as error:
             raise ValueError(explain(error, "compression", {})) from None
+        if self.on_peer_lost == "continue":
+            check_continue(self.max_staleness, self.transport, self.transport_options.topology, self.on_nonfinite)
         return self
 
     @field_validator("workers_per_node")
@@ -196,7 +207,9 @@ class SharedTrainingMaster(TrainingMaster):
 
     def recovery(self) -> Recovery:
         """Return what is done when members are lost, or numbers not finite; see `max_failures` and `max_rollbacks`."""
-        return Recovery(self.max_failures, self.min_workers, self.timeout, self._rollbacks())
+        survives = self.on_peer_lost == "continue"
+        most = self.max_failures if self.max_failures is not None else 3 if survives else 0
+        return Recovery(most, self.min_workers, self.timeout, self._rollbacks(), survives)
 
     def compression(self) -> Compression:
         """Return how updates are compressed."""
@@ -208,13 +221,18 @@ class SharedTrainingMaster(TrainingMaster):
         )
 
     def train(self, job: TrainingJob) -> NetworkState:
-        """Run the epochs of `job` in one gang; return the state after the last one.
+        """Run the epochs of `job` in one gang; return the state after the last one, or where the members have left.
 
         Where none is left, an earlier attempt was lost after its last step: what its members have written is joined.
         """
         if not job.epochs and job.resumed is not None:
             job.carried, updater = merge_records(read_records(job.resumed), self.combine)
             return replace(job.network.state(), updater=updater)
+        if self.on_peer_lost == "continue" and not isinstance(job.source, Source):
+            raise ConfigurationError(
+                "on_peer_lost='continue' needs rows that any member can read: wanted rdd_training_approach='Export', "
+                "got 'Direct' and data in an engine's memory"
+            )
         replica = job.network.replica("cpu")
         replica.check_gradients()
         check_compressible(replica.flat.vector)
@@ -229,15 +247,15 @@ class SharedTrainingMaster(TrainingMaster):
                 if not isinstance(job.source, Source):
                     cells = stack.enter_context(cells_for_members(self, job, job.source, repartitioner))
                     work, payloads = replace(work, cells=tuple(cells)), list(cells.values())
-            results = self._run(job, work, payloads)
+            results, epoch = self._run(job, work, payloads)
         for rank, result in results.items():
-            for hook, state in zip(self.training_hooks, result.hooks, strict=True):
+            for hook, state in zip(self.training_hooks, getattr(result, "hooks", ()), strict=False):
                 if state is not None:
                     hook.collect(rank, state)
-        first = results.get(0) or next(one for _, one in sorted(results.items()) if one.state is not None)
-        if first.carried is not None:  # otherwise the members have left before the end
-            job.carried = first.carried.after(earlier)
-        return first.state or job.network.state()
+        found, carried, job.left = outcome([one for _, one in sorted(results.items())], epoch, self.combine)
+        if carried is not None:  # otherwise the members have left before the end
+            job.carried = carried.after(earlier)
+        return found or job.network.state()
 
     def _resumed(self, job: TrainingJob) -> tuple[Checkpoint | None, Carried | None]:
         """Return what the members go on from: each from its own state, or where they are others, from all states' sum.
@@ -257,30 +275,45 @@ class SharedTrainingMaster(TrainingMaster):
     def _recorder(self, job: TrainingJob) -> Recorder:
         return Recorder(self.collect_training_stats, stats=job.stats)
 
-    def _run(self, job: TrainingJob, work: SharingWork, payloads: list[Any]) -> dict[int, MemberResult]:
-        """Return what the members hand in, by rank: one may be missing that was lost when all was trained."""
-        watch, recorder = GangWatch(job, len(payloads)), self._recorder(job)
+    def _run(
+        self, job: TrainingJob, work: SharingWork, payloads: list[Any]
+    ) -> tuple[dict[int, MemberResult | MemberLost], int]:
+        """Return what the members hand in, by rank, and the epoch that has not ended.
+
+        One may be missing that was lost when all was trained.
+        """
+        survive: dict[str, Any] = {"survive": True} if job.survives else {}
+        watch = GangWatch(job, len(payloads), partial(self.count_there, job.executor) if survive else None)
+        recorder = self._recorder(job)
         with recorder.phase("broadcast"):
             shared = job.executor.share(work)
         try:
             with recorder.phase("gang"):
                 results = job.executor.gang(
-                    share_training, payloads, shared, timeout=self.timeout, on_event=watch.on_event, control=watch
+                    share_training,
+                    payloads,
+                    shared,
+                    timeout=self.timeout,
+                    on_event=watch.on_event,
+                    control=watch,
+                    **survive,
                 )
-            if watch.left is not None and not watch.ended:
+            if watch.left is not None and not watch.ended and not job.survives:
                 raise watch.left
-            return dict(enumerate(results))
+            return dict(enumerate(results)), watch.epoch
         except MemberLost as lost:
             if not watch.ended or all(result.state is None for result in lost.results.values()):
                 raise (watch.left or lost) from lost.__cause__
             job.losses.append(_loss(lost))
-            return dict(lost.results)
+            return dict(lost.results), watch.epoch
         finally:
             shared.free()
 
     def _transport_options(self) -> TransportOptions:
         """Return the options with a slow reader given as long as a member that says nothing, where none is set."""
         options = self.transport_options
+        if self.on_peer_lost == "continue" and options.topology == "auto":
+            options = options.model_copy(update={"topology": "mesh"})
         if "send_timeout" in options.model_fields_set:
             return options
         return options.model_copy(update={"send_timeout": max(options.send_timeout, self.timeout)})
@@ -316,6 +349,7 @@ class SharedTrainingMaster(TrainingMaster):
             timed=self.collect_training_stats,
             saving=job.saving,
             left_out=job.left_out,
+            survives=job.survives,
         )
 
 

@@ -282,6 +282,13 @@ class _FaultyTransport(Transport):
         found = self._inner.receive(timeout)
         return [] if self._cut else found
 
+    def tolerate(self) -> None:
+        self._inner.tolerate()
+        self.lost = self._inner.lost
+
+    def forget(self, rank: int) -> None:
+        self._inner.forget(rank)
+
     def close(self, flush: float = 5.0) -> None:
         self._inner.close(flush)
 

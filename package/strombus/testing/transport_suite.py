@@ -26,6 +26,7 @@ from strombus.errors import ConfigurationError, PeerLost
 from strombus.testing.links import LinkFaults, faulty, kill
 from strombus.transport import Keys, Message, Seat, Transport, TransportOptions, make_keys
 from strombus.transport.linked import LinkedTransport
+from strombus.transport.topology import arity_of
 
 __all__ = ["TransportSuite", "gang", "in_threads", "take"]
 
@@ -251,6 +252,19 @@ class TransportSuite:
         assert [rank for rank, _ in seen] == [dead.seat.rank] * (self.members - 1)
         assert max(seconds for _, seconds in seen) < self.options.dead_after + 10
 
+    def test_the_others_go_on_without_one_that_died(self) -> None:
+        if not self.transport.tolerates or arity_of(self.options.topology, self.members) is not None:
+            pytest.skip("members do not go on without a lost one here")
+        with self._gang(queue=4) as ends:
+            others, dead = ends[:-1], ends[-1].seat.rank
+            for end in others:
+                end.tolerate()
+            self.kill(ends[-1])
+            heard = in_threads(others, lambda end: talk(end, 20, others=len(others) - 1))
+            for end, messages in zip(others, heard, strict=True):
+                assert_complete(messages, set(range(dead)) - {end.seat.rank}, 20)
+                assert "was lost" in end.lost[dead]
+
     def kill(self, end: Transport) -> None:
         """Take a member away without a word; a transport that is not made of links says how."""
         kill(cast(LinkedTransport, end))
@@ -342,14 +356,14 @@ class TransportSuite:
         assert len(listening) <= ports
 
 
-def talk(end: Transport, steps: int, *, listen: bool = True) -> list[Message]:
-    """Send `steps` messages and receive everybody's, in between too if `listen`."""
+def talk(end: Transport, steps: int, *, listen: bool = True, others: int = 0) -> list[Message]:
+    """Send `steps` messages and receive everybody's, or so many `others`', in between too if `listen`."""
     mine: list[Message] = []
     for step in range(steps):
         end.send(1, step, bytes([end.seat.rank]) * (step + 1))
         if listen:
             mine += end.receive()
-    return mine + take(end, steps * (end.seat.size - 1) - len(mine))
+    return mine + take(end, steps * (others or end.seat.size - 1) - len(mine))
 
 
 def assert_complete(messages: Sequence[Message], origins: set[int], steps: int) -> None:

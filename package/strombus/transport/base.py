@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
+from strombus.errors import ConfigurationError
 from strombus.transport.topology import Topology
 
 __all__ = ["Keys", "Message", "Seat", "Transport", "TransportFigures", "TransportOptions"]
@@ -147,14 +148,20 @@ class Transport(ABC):
     ----------
     stopping : callable
         Asked in every wait; once it says True, the wait ends with `ExecutorError`. Its user sets it.
+    lost : dict of int to str
+        After `tolerate`, who was lost, and how.
     """
 
     name: ClassVar[str]
+    tolerates: ClassVar[bool] = False
+    """Whether a member can go on without those that are lost: `tolerate` and `forget` work where all have links of
+    their own to all."""
 
     def __init__(self, seat: Seat, options: TransportOptions) -> None:
         self.seat, self.options = seat, options
         self.figures = TransportFigures()
         self.stopping: Callable[[], bool] = lambda: False
+        self.lost: dict[int, str] = {}
 
     @abstractmethod
     def address(self) -> bytes:
@@ -183,6 +190,13 @@ class Transport(ABC):
         PeerLost
             When a member is gone, or a message of it is.
         """
+
+    def tolerate(self) -> None:
+        """From now on note in `lost` who is lost, where `send` and `receive` would raise PeerLost; for `tolerates`."""
+        raise ConfigurationError(f"the transport {self.name} does not go on without a member that is lost")
+
+    def forget(self, rank: int) -> None:
+        """Take nothing from a member any more and drop what waits for it; after `tolerate`."""
 
     @abstractmethod
     def close(self, flush: float = 5.0) -> None:

@@ -32,12 +32,14 @@ class LinkedTransport(Transport):
     """Messages over the links of a mesh or tree; a subclass says over which wire."""
 
     wire_class: ClassVar[type[Wire]]
+    tolerates: ClassVar[bool] = True
 
     def __init__(self, seat: Seat, options: TransportOptions) -> None:
         super().__init__(seat, options)
         self._rank, self._size = seat.rank, seat.size
         self._wire = self._make_wire()
         self._switch = Switch(seat, options, self._wire, self.figures)
+        self.lost = self._switch.lost
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._sequence = 0
@@ -112,6 +114,16 @@ class LinkedTransport(Transport):
             self._wire.wake()  # there may be something that waited for room
         return found
 
+    def tolerate(self) -> None:
+        """Note who is lost from now on; see `Transport.tolerate`."""
+        with self._changed:
+            self._switch.tolerate()
+
+    def forget(self, rank: int) -> None:
+        """Go on without a member; see `Transport.forget`."""
+        with self._changed:
+            self._switch.forget(rank)
+
     def close(self, flush: float = 5.0) -> None:
         """Say goodbye, deliver what waits within `flush` seconds, and free ports and threads.
 
@@ -178,7 +190,7 @@ class LinkedTransport(Transport):
             if link.first != first:
                 first, deadline = link.first, time.monotonic() + self.options.send_timeout
             elif time.monotonic() > deadline:
-                raise self._switch.lose(
+                self._switch.lose(
                     f"member {link.rank} took no message for {self.options.send_timeout:g} s (option `send_timeout`): "
                     f"{len(link.window)} wait for it (options `queue` and `window`)",
                     link.rank,

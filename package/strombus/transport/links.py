@@ -119,6 +119,12 @@ class Link:
             raise WireError(f"member {self.rank} asks for frame {wanted} again, and {self.sent} were sent")
         self.cursor = max(self.first, min(self.cursor, wanted))
 
+    def drop(self) -> None:
+        """Forget what waits for the neighbour, who is taken to have left."""
+        self.window.clear()
+        self._waiting, self.first, self.cursor = 0, self.sent, self.sent
+        self.gone, self.up = True, False
+
     # -- inwards
 
     def in_order(self, frame: Frame) -> list[Frame]:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from strombus.errors import PeerLost, WireError
+from strombus.errors import ConfigurationError, PeerLost, WireError
 from strombus.transport.base import Message, Seat, TransportFigures, TransportOptions
 from strombus.transport.frames import ALL, HEADER_SIZE, Frame, Lane, pack, parse
 from strombus.transport.links import Link
@@ -55,6 +55,8 @@ class Switch:
         self.absorbs = False  # for now it is not, whatever `bounded` says
         self.deaf = False  # the member takes nothing any more
         self.left = False
+        self.lost: dict[int, str] = {}  # where the member goes on without them
+        self._tolerates = False
         self._heard: dict[int, int] = {}
         self._looked = 0.0
 
@@ -65,6 +67,8 @@ class Switch:
     def turn(self, arrivals: Iterable[Arrival]) -> None:
         """Take in what has come, hand over what can go, and look who is gone."""
         for rank, what in arrivals:
+            if rank in self.lost:
+                continue
             if isinstance(what, Change):
                 self._note(rank, what)
             else:
@@ -267,8 +271,23 @@ class Switch:
     def lose(self, text: str, rank: int) -> PeerLost:
         """Note a loss, once; return the error that tells it."""
         lost = PeerLost(text, rank)
-        self.failure = self.failure or lost
+        if self._tolerates:
+            self.forget(rank, text)
+        else:
+            self.failure = self.failure or lost
         return lost
+
+    def tolerate(self) -> None:
+        """Take no loss for a failure any more; ConfigurationError where others are reached through a neighbour."""
+        if self.arity is not None:
+            raise ConfigurationError("members go on without a lost one only in a mesh: take topology='mesh'")
+        self._tolerates = True
+
+    def forget(self, rank: int, text: str = "its gang has given it up") -> None:
+        """Have nothing to do with a neighbour any more."""
+        self.lost.setdefault(rank, text)
+        self.links[rank].drop()
+        self.inbox = deque(message for message in self.inbox if message.origin != rank)
 
     def open_links(self) -> list[Link]:
         """Return the links to who is there."""

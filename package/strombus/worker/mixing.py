@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from strombus.errors import WireError
 from strombus.executors.members import LEASE
 from strombus.transport.base import Message
-from strombus.worker.peers import Kind, Peers
+from strombus.worker.peers import Kind, Peers, Regroup
 
 __all__ = ["LEFT_OUT", "Appliance", "Mixer", "Pace"]
 
@@ -114,7 +114,7 @@ class Mixer:
     ) -> None:
         self._peers, self._target, self._pace = peers, target, pace
         self._combine, self._staleness = combine, max_staleness
-        self._sizes: Sequence[Sequence[int]] = ()
+        self._sizes: list[Sequence[int]] = []
         self._step = 0
         self._seen: dict[int, int] = {}
         self._active: set[int] = set()
@@ -122,12 +122,16 @@ class Mixer:
 
     def start(self, sizes: Sequence[Sequence[int]]) -> None:
         """Begin an epoch in which member `r` has minibatches of ``sizes[r]`` rows."""
-        self._sizes = sizes
+        self._sizes = list(sizes)
         self._step = 0
         self._seen = dict.fromkeys(self._peers.others, 0)
         self._active = set(self._peers.others)
         self._cut = math.inf
         self._pace.start()
+
+    def taken(self) -> list[int]:
+        """Return, for each member, how many of the stretch's steps are in the parameters here (not at staleness 0)."""
+        return [self._seen.get(rank, self._step) for rank in range(self._peers.size)]
 
     def add(self, payload: bytes | bytearray, count: float) -> None:
         """Send this member's next update and add what is due; `count` is what its loss averaged over, or `LEFT_OUT`."""
@@ -143,7 +147,7 @@ class Mixer:
             self._drain()
             if self._staleness is not None:
                 what = f"step {step - self._staleness} of this epoch"
-                self._peers.wait(lambda: self._behind(step), what, self._limit)
+                self._peers.wait(lambda: self._behind(step), what, self._limit, alone=True)
         self._pace.note()
 
     def cut(self) -> None:
@@ -167,7 +171,10 @@ class Mixer:
         return self._step >= self._cut
 
     def finish(self, note: bytes) -> dict[int, bytes]:
-        """Tell the others that no update follows, add all of theirs, and return their notes."""
+        """Tell the others that no update follows, add all of theirs, and return their notes.
+
+        Raises Regroup, with all added that there is, when a member was lost or has left.
+        """
         self._peers.send(Kind.END, self._step, note)
         notes: dict[int, bytes] = {}
         if self._staleness == 0:
@@ -175,7 +182,9 @@ class Mixer:
                 step, self._step = self._step, self._step + 1
                 self._join(step, None)
         else:
-            self._peers.wait(self._drain, "the end of the epoch", self._limit)
+            self._peers.wait(self._drain, "the end of the epoch", self._limit, alone=True)
+        if self._peers.lost or any(self._has_left(rank) for rank in self._peers.others):
+            raise Regroup
         for rank in self._peers.others:
             end = self._peers.take(rank, Kind.END)
             if end.step != self._seen[rank]:
@@ -191,6 +200,10 @@ class Mixer:
         while (head := self._peers.head(rank)) is not None and head.kind == Kind.CUT:
             self._cut = min(self._cut, self._peers.take(rank, Kind.CUT).step)
         return head
+
+    def _has_left(self, rank: int) -> bool:
+        head = self._head(rank)
+        return head is not None and head.kind == Kind.LEAVE
 
     # -- at staleness 0
 
@@ -224,14 +237,18 @@ class Mixer:
 
     def _drain(self) -> Iterable[int]:
         """Add all updates that have come; return who has not ended yet."""
-        for rank in sorted(self._active):
+        lost = self._peers.lost
+        for rank in sorted(self._active, key=lambda rank: (rank not in lost, rank)):
             while (head := self._head(rank)) is not None:
-                if head.kind == Kind.END:
+                if head.kind in (Kind.END, Kind.LEAVE):
                     self._active.discard(rank)
                     break
                 update = self._peers.take(rank, Kind.UPDATE)
                 self._count(rank, update)
                 self._apply(rank, update, self._planned(rank, update.step))
+            if rank in lost:  # from now on it counts as one that has ended
+                self._sizes[rank] = self._sizes[rank][: self._seen[rank]]
+                self._active.discard(rank)
         return self._active
 
     def _behind(self, step: int) -> list[int]:

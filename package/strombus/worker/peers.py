@@ -11,7 +11,7 @@ from strombus.errors import ExecutorError, PeerLost, WireError
 from strombus.executors.base import Member
 from strombus.transport.base import Message, Transport
 
-__all__ = ["Kind", "Limit", "Peers"]
+__all__ = ["Kind", "Limit", "Peers", "Regroup"]
 
 Limit = Callable[[int], tuple[float, str]]
 
@@ -32,6 +32,11 @@ class Kind(IntEnum):
     STATE = 6
     PROBE = 7  # how fast a link is
     CUT = 8  # after how many steps of a stretch the members meet, sooner than they would have
+    LEAVE = 9  # the gang, to go on in another: nothing follows
+
+
+class Regroup(Exception):
+    """The members leave their gang as they are, since one was lost or others may join; never an error."""
 
 
 class Peers:
@@ -50,6 +55,10 @@ class Peers:
     ----------
     transport : Transport or None
         Set once the members have met; None for a gang of one.
+    hear : callable
+        Called in every wait, to take in what the driver says.
+    lost : set of int
+        Those without whom the others go on.
     """
 
     def __init__(self, member: Member, patience: float) -> None:
@@ -60,6 +69,43 @@ class Peers:
         self._inbox: dict[int, deque[Message]] = {rank: deque() for rank in self.others}
         self._heard: dict[int, float] = {}
         self._gathers = 0
+        self.hear: Callable[[], None] = lambda: None
+        self.lost: set[int] = set()
+        self._survives = False
+        self._missed: dict[int, float] = {}
+
+    # -- without those that are lost
+
+    def survive(self) -> None:
+        """Go on without members that are lost, once all have met: the driver says who is, the same to all."""
+        if self.transport is not None:
+            self.transport.tolerate()
+            self.transport.stopping = self._stopping
+        self._survives = True
+        self.member.met()
+        self.member.exchange(b"")  # so that the driver knows it of all before anybody takes a step
+
+    def _stopping(self) -> bool:
+        self.hear()
+        return self.member.stopping()
+
+    def lose(self, rank: int) -> None:
+        """Take the driver's word that a member is lost; what has come of it by now stays to be taken."""
+        self._take_in(0.0)
+        self.lost.add(rank)
+        if self.transport is not None:
+            self.transport.forget(rank)
+
+    def _miss(self, rank: int, text: str) -> None:
+        """Have the driver decide about a member that cannot be reached, or says nothing."""
+        now = time.monotonic()
+        if rank not in self._missed:
+            self._missed[rank] = now
+            self.member.miss(rank, text)
+        elif now - self._missed[rank] > self.patience and rank not in self.lost:
+            raise PeerLost(f"{text}; the driver has not said whether to go on without it", rank)
+
+    # -- messages
 
     def send(self, kind: Kind, step: int, payload: bytes = b"", *, to: int | None = None) -> None:
         """Send to all others, or to one."""
@@ -85,13 +131,18 @@ class Peers:
 
     def poll(self, timeout: float = 0.0) -> None:
         """Take in what has come, waiting at most `timeout` seconds for something to come."""
-        if self.transport is None:
-            return
-        for message in self.transport.receive(timeout):
+        self._take_in(timeout)
+        for rank, text in [] if self.transport is None else list(self.transport.lost.items()):
+            if rank not in self.lost:
+                self._miss(rank, text)
+
+    def _take_in(self, timeout: float) -> None:
+        for message in [] if self.transport is None else self.transport.receive(timeout):
             if message.origin not in self._inbox:
                 raise WireError(f"a message claims to come from member {message.origin} of {self.size}")
-            self._inbox[message.origin].append(message)
-            self._heard[message.origin] = time.monotonic()
+            if message.origin not in self.lost:
+                self._inbox[message.origin].append(message)
+                self._heard[message.origin] = time.monotonic()
 
     def head(self, rank: int) -> Message | None:
         """Return the first message of a member that was not taken yet."""
@@ -99,8 +150,10 @@ class Peers:
         return mail[0] if mail else None
 
     def take(self, rank: int, *kinds: Kind) -> Message:
-        """Take a member's first message, which must be of one of `kinds`."""
+        """Take a member's first message, which must be of one of `kinds`; Regroup when the member has left."""
         message = self._inbox[rank].popleft()
+        if message.kind == Kind.LEAVE:
+            raise Regroup
         if message.kind not in kinds:
             wanted = " or ".join(kind.name for kind in kinds)
             raise WireError(f"member {rank} sent a message of kind {message.kind}, wanted {wanted}")
@@ -108,10 +161,12 @@ class Peers:
 
     def go_on(self, doing: str) -> None:
         """Raise ExecutorError when the driver asks to stop, or is gone."""
-        if self.member.stopping():
+        if self._stopping():
             raise ExecutorError(f"member {self.rank} was asked to stop while {doing}")
 
-    def wait(self, missing: Callable[[], Iterable[int]], what: str, limit: Limit | None = None) -> None:
+    def wait(
+        self, missing: Callable[[], Iterable[int]], what: str, limit: Limit | None = None, alone: bool = False
+    ) -> None:
         """Take in messages until `missing` names nobody.
 
         Parameters
@@ -119,9 +174,13 @@ class Peers:
         limit : callable, optional
             Gives, for a member, the seconds that it may say nothing, and the option that changes them; by default
             `patience`.
+        alone : bool
+            Whether `missing` leaves out who is lost; else the wait ends when somebody is.
 
         Raises
         ------
+        Regroup
+            When the others go on without a lost member, and cannot do so here.
         PeerLost
             When a member can no longer be reached, or says nothing for too long.
         ExecutorError
@@ -131,15 +190,22 @@ class Peers:
         self.poll()
         while absent := list(missing()):
             self.go_on(f"it waited for {what}")
+            if self.lost and not alone:
+                raise Regroup
             for rank in absent:
                 seconds, option = (self.patience, "timeout") if limit is None else limit(rank)
                 if time.monotonic() - max(started, self._heard.get(rank, 0.0)) > seconds:
-                    raise PeerLost(
+                    self._give_up(
+                        rank,
                         f"member {self.rank} waited {seconds:.3g} s for {what} of member {rank}, which said nothing "
                         f"meanwhile: does it hang? raise `{option}` if it only needs longer",
-                        rank,
                     )
             self.poll(_SLICE)
+
+    def _give_up(self, rank: int, text: str) -> None:
+        if not self._survives:
+            raise PeerLost(text, rank)
+        self._miss(rank, text)
 
     def wait_for_driver(self, told: Callable[[], bool]) -> None:
         """Wait until the driver has spoken, however long that takes: the member's lease says whether it lives."""

@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,36 +13,30 @@ from typing import Any
 from strombus.compression import Compressor, Update, warm_up
 from strombus.data import open_cell
 from strombus.errors import ExecutorError, NonFiniteError
-from strombus.evaluation import Evaluation
 from strombus.executors.base import Member
 from strombus.executors.members import GRACE, LEASE
 from strombus.networks import StepResult
-from strombus.networks.parcels import pack_state
-from strombus.partitioning import EqualRepartitioner
-from strombus.stats import Recorder, where
+from strombus.stats import Recorder
 from strombus.transport import Transport
 from strombus.types import Cursor, DataSet, Event, MultiDataSet, NetworkState, Partition
 from strombus.worker.carrying import Carried
-from strombus.worker.evaluating import evaluate_batches
 from strombus.worker.guarding import Guard, Place
 from strombus.worker.hooks import call_hooks
 from strombus.worker.meeting import connected
 from strombus.worker.mixing import LEFT_OUT, Mixer, Pace
-from strombus.worker.peers import Peers
+from strombus.worker.peers import Kind, Peers, Regroup
+from strombus.worker.regrouping import Departure, Standing
+from strombus.worker.reporting import Reports
 from strombus.worker.saving import MemberRecord, Saver, read_records
-from strombus.worker.scoring import score_batches
 from strombus.worker.settling import Settler
 from strombus.worker.sharing_work import MemberResult, SharingWork
 from strombus.worker.step import seed_torch
+from strombus.worker.validating import validate_share
 
 __all__ = ["share_training"]
 
-_REPORT_EVERY = 0.5
-"""Seconds between two reports to the driver."""
 _LOOK = 0.02
 """Seconds between two looks at whether the driver has ended the gang."""
-_CHUNK = 2**22
-"""Bytes of a state that travel to the driver in one record."""
 
 
 def share_training(member: Member, work: SharingWork, opened: Any) -> MemberResult:
@@ -59,26 +52,6 @@ def share_training(member: Member, work: SharingWork, opened: Any) -> MemberResu
             meeting = connected(member, work.keys, options.transport, options.transport_options)
             transport = stack.enter_context(meeting)
         return training.run(transport)
-
-
-@dataclass
-class _Figures:
-    """What is reported to the driver: sums since the last report, and the latest values."""
-
-    examples: int = 0
-    minibatches: int = 0
-    skipped: int = 0
-    sent: int = 0
-    elements: int = 0
-    loss: float = float("nan")
-    count: float = 0.0
-    threshold: float = 0.0
-
-    def take(self) -> dict[str, Any]:
-        """Return the figures and start new sums."""
-        found = dict(vars(self))
-        self.examples = self.minibatches = self.skipped = self.sent = self.elements = 0
-        return found
 
 
 class _Training:
@@ -109,10 +82,7 @@ class _Training:
             self.settler.rows = int(self.record.figures["rows"])
         self.pace = Pace(options.patience, options.step_patience)
         self.mixer = Mixer(self.peers, self.compressor, options.combine, options.max_staleness, self.pace)
-        self.figures = _Figures()
-        self.reported = 0.0
-        self.since = 0.0
-        self.where = where()
+        self.reports = Reports(member, self.replica, self.recorder)
         self.words: dict[int, dict[str, Any]] = {}
         self.validates = work.validates_first
         self.told_to_stop = self.told_to_leave = False
@@ -121,7 +91,6 @@ class _Training:
         self.together = options.max_staleness is not None or not work.cells
         self.whole_state: NetworkState | None = None
         self.guard = Guard(self.replica, options.on_nonfinite, work.left_out)
-        self.skipped = 0
 
     def warm_up(self) -> None:
         """Make the optimizer, and compile what the steps need."""
@@ -135,19 +104,43 @@ class _Training:
             self.replica.optimizer  # noqa: B018 - made on first use
 
     def run(self, transport: Transport | None) -> MemberResult:
-        """Train all epochs and settle."""
+        """Train all epochs and settle, or leave where one was lost and others go on."""
         self.peers.transport = transport
+        if self.work.survives:
+            self.peers.hear = self._hear
+            self.peers.survive()
+        try:
+            state, carried = self._train()
+            # Somebody who can hand in the finished result, should rank 0 be lost with it.
+            departure = self._departure() if self._stands_in else None
+        except Regroup:
+            self.peers.send(Kind.LEAVE, 0)
+            self.reports.tell("progress", self.place.epoch, {})
+            state, carried, departure = None, None, self._departure()
+        self.reports.tell_timings()
+        return MemberResult(state, carried, tuple(hook.state() for hook in self.hooks), departure)
+
+    def _train(self) -> tuple[NetworkState | None, Carried | None]:
+        waits, last = self.work.waits or self.work.survives, False
         for epoch in self.work.epochs:
             whole = self._epoch(epoch)
             last = whole and epoch == self.work.epochs[-1]
-            if not whole or (self.work.waits and not self._may_go_on(epoch)) or self.leaves:
+            if not whole or (waits and not self._may_go_on(epoch)) or self.leaves:
                 break
-        state, carried = self.whole_state, None
-        if last or not self.leaves:
-            with self.recorder.phase("settle"):
-                state, carried = self._final_state()
-        self._tell_timings()
-        return MemberResult(state, carried, tuple(hook.state() for hook in self.hooks))
+        if self.leaves and not last:
+            return self.whole_state, None
+        with self.recorder.phase("settle"):
+            return self.settler.final_state() if self.work.survives else self._final_state()
+
+    @property
+    def _stands_in(self) -> bool:
+        return self.work.survives and self.member.rank == 1 and not self.leaves
+
+    def _departure(self) -> Departure:
+        """Return this member's state, and what of the epoch is in it."""
+        record = MemberRecord.of(self.replica, self.compressor, self.settler.rows, self.place.rows)
+        parameters, taken = self.replica.flat.read(), self.mixer.taken()
+        return Departure.of(self.member.rank, record, parameters, self.place, self.work.feed, taken)
 
     def _final_state(self) -> tuple[NetworkState | None, Carried | None]:
         """Settle; return the network's state where this member hands it in.
@@ -178,19 +171,22 @@ class _Training:
         feed, rank, started = self.work.feed, self.member.rank, time.perf_counter()
         with self.recorder.phase("split"):
             ranges = self.work.cells or feed.ranges(self.work.repartitioner, epoch, self.member.size)
-        self.since = time.monotonic()
+        self.reports.begin()
         self._seed(epoch)
         self.replica.begin_epoch(epoch)
         sizes = [feed.sizes(part.rows) for part in ranges]
         steps, taken, ends = max(map(len, sizes)), self._begun(epoch), False
         rows, seen = self._rows_before(epoch), 0
+        self.place = place = Standing(epoch, ranges, sizes)
         with closing(self._batches(epoch, ranges[rank])) as batches:
             while not ends and not self.leaves:
                 first, planned = taken, self.saver.stretch(steps - taken)
+                place.met = first
                 self.mixer.start([mine[first : first + planned] for mine in sizes])
                 here = epoch, rank, feed.done(epoch) - self._begun(epoch) + first
                 trained, read, own, mine_whole = self._stretch(here, islice(batches, planned))
-                rows, seen, ends = rows + trained, seen + read, first + planned >= steps
+                place.rows = rows = rows + trained
+                seen, ends = seen + read, first + planned >= steps
                 with self.recorder.phase("epoch_end" if ends else "meet"):
                     met = time.monotonic()
                     note = self.settler.note(mine_whole, *self.saver.plan(planned, epoch, ends), self.told_to_leave)
@@ -206,8 +202,11 @@ class _Training:
                         self._save(epoch, ranges[rank], agreed.iteration, taken, rows, seen)
                     self.saver.go_on(agreed.stretch, met, saves)
         whole = ends and agreed.whole
-        figures = self._validate() if whole and self.validates else {}
-        self._tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started, "whole": whole})
+        figures = {}
+        if whole and self.validates and self.work.validation is not None:
+            with self.recorder.phase("validate"):
+                figures = validate_share(self.replica, self.work.validation, self.member)
+        self.reports.tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started, "whole": whole})
         met = time.monotonic()
         self._keep_epoch(epoch, whole, saves)
         self.saver.go_on(agreed.stretch, met, saves)
@@ -273,7 +272,7 @@ class _Training:
             steps = len(feed.sizes(part.rows)[begun:taken])
         with self.recorder.phase("checkpoint"):
             record = MemberRecord.of(self.replica, self.compressor, self.settler.rows, rows)
-            figures = {"step": step, "examples": examples, "minibatches": steps, "skipped": self.skipped}
+            figures = {"step": step, "examples": examples, "minibatches": steps, "skipped": self.reports.skipped}
             self.saver.save(self.work.network, self.replica, record, cursor, **figures)
 
     def _batches(self, epoch: int, part: Partition) -> Generator[DataSet | MultiDataSet]:
@@ -313,16 +312,7 @@ class _Training:
             known["bytes"] = update.nbytes * len(self.peers.others)
         with self.recorder.phase("exchange"):
             self.mixer.add(update.payload, LEFT_OUT if result is None else result.count)
-        figures = self.figures
-        figures.examples += batch.examples
-        figures.minibatches += 1
-        figures.sent += update.nbytes
-        figures.elements += update.count
-        if result is None:
-            figures.skipped += 1
-            self.skipped += 1
-        else:
-            figures.loss, figures.count, figures.threshold = result.loss, result.count, update.threshold
+        self.reports.count(batch, update, result)
         self._report(place[0])
         return result is not None
 
@@ -337,85 +327,43 @@ class _Training:
     def _report(self, epoch: int) -> None:
         """Say what is due about the step that was taken, and pause where that is asked for."""
         if self.options.debug:
-            values = {"epoch": epoch, "iteration": self.replica.iteration, **self.compressor.statistics()}
-            self.member.report(Event("encoding", self.member.rank, time.time(), values=values))
-        if time.monotonic() - self.reported > _REPORT_EVERY:
-            self._tell("progress", epoch, {})
+            self.reports.tell_encoding(epoch, self.compressor.statistics())
+        if self.reports.due:
+            self.reports.tell("progress", epoch, {})
         if self.options.pause:
             time.sleep(self.options.pause)
 
     # -- the driver
 
-    def _tell(self, name: str, epoch: int, more: dict[str, Any]) -> None:
-        """Report what happened since the last report."""
-        now = time.monotonic()
-        seconds, self.since, self.reported = now - self.since, now, now
-        values = {
-            "epoch": epoch,
-            "iteration": self.replica.iteration,
-            "length": len(self.replica.flat.vector),
-            **self.figures.take(),
-            **more,
-        }
-        self.member.report(Event(name, self.member.rank, time.time(), seconds, self.where, values))
-        self._tell_timings()
-
-    def _tell_timings(self) -> None:
-        """Report what was timed since the last report, so that no member keeps a whole fit's."""
-        if self.recorder.enabled:
-            self.member.report(Event("timings", self.member.rank, time.time(), payload=self.recorder.take().pack()))
-
     def _hear(self) -> None:
-        """Take in what the driver says: whether to go on after an epoch, to stop at once, or to leave in order."""
+        """Take in what the driver says: to go on after an epoch, who is lost, to stop at once, or to leave in order."""
         for word in self.member.commands():
-            if "epoch" in word:
-                self.words[word["epoch"]] = word
-            elif "leave" in word:
-                self.told_to_leave = True
-            else:
+            if "lost" in word:
+                self.peers.lose(word["lost"])
+            elif "leave" in word and "epoch" not in word:
+                # Where the others go on without it, one whose worker is taken away has nobody leave with it.
+                self.told_to_leave |= word["leave"] is True or not self.work.survives
+            elif "epoch" not in word:
                 self.told_to_stop = True
-
-    def _validate(self) -> dict[str, Any]:
-        """Score this member's share of the validation data."""
-        work, rank = self.work.validation, self.member.rank
-        if work is None:
-            return {}
-        assert work.source is not None
-        parts = EqualRepartitioner().plan([work.source.rows], workers=self.member.size, batch_size=work.batch_size)
-        mine = [part for part in parts if part.rank == rank]
-        metrics = tuple(metric.fresh() for metric in work.metrics)
-        with self.recorder.phase("validate"):
-            losses = [score_batches(self.replica, work.batches(part)) for part in mine]
-            for part in mine if metrics else ():
-                evaluate_batches(self.replica, work.batches(part), metrics)
-        found: dict[str, Any] = {
-            "loss_total": sum(loss.total for loss in losses),
-            "loss_count": sum(loss.count for loss in losses),
-            "penalty": self.replica.regularization(),
-        }
-        for metric in metrics:
-            if isinstance(metric, Evaluation):
-                right, rows = (0, 0) if metric.empty else (metric.true_positives().sum(), metric.examples)
-                found |= {"right": int(right), "evaluated": rows}
-        return found
+            elif not self.peers.lost:  # the same to all, who hear all words in one order
+                self.words[word["epoch"]] = word
 
     def _may_go_on(self, epoch: int) -> bool:
-        """Hand the epoch's network to the driver, and wait for its word."""
+        """Hand the epoch's network to the driver, if it wants it, and wait for its word."""
         with self.recorder.phase("settle"):
-            state = self.settler.current_state()
+            state = self.settler.current_state() if self.work.waits else None
         if state is not None:
-            data = pack_state(state)
-            for start in range(0, len(data), _CHUNK):
-                values = {"epoch": epoch, "last": start + _CHUNK >= len(data)}
-                self.member.report(Event("state", 0, values=values, payload=data[start : start + _CHUNK]))
+            self.reports.tell_state(epoch, state)
 
         def told() -> bool:
             self._hear()
-            return epoch in self.words
+            return epoch in self.words or bool(self.peers.lost)
 
         with self.recorder.phase("driver_wait"):
             self.peers.wait_for_driver(told)
-        word = self.words.pop(epoch)
+        word = self.words.pop(epoch, None)
+        if word is None or word["regroup"]:
+            raise Regroup
         self.validates, self.leaves = word["validate"], self.leaves or word["leave"]
         if self.saver.saves(False, self.leaves) and not self.saved:
             self._save(epoch + 1, None, self.replica.iteration)

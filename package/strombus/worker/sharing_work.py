@@ -15,6 +15,7 @@ from strombus.worker.bench import Feed
 from strombus.worker.carrying import Carried
 from strombus.worker.guarding import OnNonfinite, Place
 from strombus.worker.hooks import TrainingHook
+from strombus.worker.regrouping import Departure
 from strombus.worker.scoring import ScoringWork
 
 __all__ = ["MemberResult", "SharingOptions", "SharingWork"]
@@ -77,6 +78,9 @@ class SharingWork:
         What each member goes on from: its own state in it.
     left_out : frozenset of tuple
         The places of minibatches that no member trains.
+    survives : bool
+        Whether the others go on when a member is lost, until they meet the next time; then they leave as they are. They
+        wait for the driver's word after each epoch, so that none begins one that another will not.
     """
 
     network: Network
@@ -95,6 +99,7 @@ class SharingWork:
     saving: Saving | None = None
     resumed: Checkpoint | None = None
     left_out: frozenset[Place] = frozenset()
+    survives: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,11 @@ class MemberResult:
         What is left for the next fit; None where the fit was stopped before its end.
     hooks : tuple
         What each hook's ``state()`` returned.
+    departure : Departure or None
+        Of a member that has left its gang, and of rank 1 where it stands in for a rank 0 that is lost with its result.
     """
 
     state: NetworkState | None
     carried: Carried | None
     hooks: tuple[Any, ...] = ()
+    departure: Departure | None = None

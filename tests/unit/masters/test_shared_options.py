@@ -52,6 +52,7 @@ EVERYTHING = {
     "encoding_debug_mode": True,
     "timeout": 9.0,
     "step_timeout": 7.0,
+    "on_peer_lost": "continue",
     "max_failures": 3,
     "min_workers": 2,
 }

@@ -14,7 +14,7 @@ from strombus.testing.transport_suite import gang
 from strombus.transport import TransportOptions
 from strombus.transport.memory import MemoryTransport
 from strombus.worker.mixing import LEFT_OUT, Mixer, Pace
-from strombus.worker.peers import Peers
+from strombus.worker.peers import Kind, Peers, Regroup
 
 
 class Sums:
@@ -102,3 +102,28 @@ def test_members_that_are_cut_off_end_after_the_same_step(staleness, told, rows)
     assert [own for own, _ in found] == [min(mine, length) for mine in rows]
     first = min((step for step, mine in zip(told, rows, strict=True) if step < mine), default=planned)
     assert first <= length <= min(planned, first + staleness + 1)
+
+
+def test_a_lost_member_counts_as_one_that_has_ended():
+    """Its updates that have come count as dealt; from then on those of the others weigh 1 together."""
+    with gang(MemoryTransport, 3, TransportOptions()) as ends:
+        mixers = []
+        for end in ends:
+            end.tolerate()
+            peers = Peers(SimpleNamespace(rank=end.seat.rank, size=3, stopping=lambda: False), 5.0)
+            peers.transport = end
+            mixers.append((Mixer(peers, target := Sums(), "mean", None, Pace(5.0, None)), target, peers))
+            mixers[-1][0].start([[3] * 3, [1] * 3, [4] * 3])
+        (first, target, peers), (second, _, _), (third, _, _) = mixers
+        third.add(b"1000", 4.0)
+        for _ in range(3):
+            second.add(b"100", 1.0)
+        peers.lose(2)
+        third.add(b"1000", 4.0)
+        for _ in range(3):
+            first.add(b"1", 3.0)
+        assert first.taken() == [3, 3, 1]
+        assert target.total == pytest.approx((3 + 100 + 4000) / 8 + 2 * (3 + 100) / 4)
+        mixers[1][2].send(Kind.END, 3)
+        with pytest.raises(Regroup):
+            first.finish(b"")

@@ -1,0 +1,35 @@
+"""A member's share of the validation data, at the end of an epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from strombus.evaluation import Evaluation
+from strombus.executors.base import Member
+from strombus.networks import Replica
+from strombus.partitioning import EqualRepartitioner
+from strombus.worker.evaluating import evaluate_batches
+from strombus.worker.scoring import ScoringWork, score_batches
+
+__all__ = ["validate_share"]
+
+
+def validate_share(replica: Replica, work: ScoringWork, member: Member) -> dict[str, Any]:
+    """Score and evaluate the rows that fall to this member; return sums, which the driver adds up."""
+    assert work.source is not None
+    parts = EqualRepartitioner().plan([work.source.rows], workers=member.size, batch_size=work.batch_size)
+    mine = [part for part in parts if part.rank == member.rank]
+    metrics = tuple(metric.fresh() for metric in work.metrics)
+    losses = [score_batches(replica, work.batches(part)) for part in mine]
+    for part in mine if metrics else ():
+        evaluate_batches(replica, work.batches(part), metrics)
+    found: dict[str, Any] = {
+        "loss_total": sum(loss.total for loss in losses),
+        "loss_count": sum(loss.count for loss in losses),
+        "penalty": replica.regularization(),
+    }
+    for metric in metrics:
+        if isinstance(metric, Evaluation):
+            right, rows = (0, 0) if metric.empty else (metric.true_positives().sum(), metric.examples)
+            found |= {"right": int(right), "evaluated": rows}
+    return found
