@@ -18,7 +18,14 @@ from distributed import Client, Future
 from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import Failure, dump
-from strombus.executors.dask_gang import Terms, alive_workers, run_gang, silent_workers, warn_of_open_channel
+from strombus.executors.dask_gang import (
+    Terms,
+    alive_workers,
+    run_gang,
+    silent_workers,
+    still_given_up,
+    warn_of_open_channel,
+)
 from strombus.executors.dask_tasks import by_value, merge_group, probe_versions, run_part, view_value
 from strombus.executors.values import Packed, as_tuple
 from strombus.types import Capacity, Event, NativePartition
@@ -136,7 +143,7 @@ class DaskExecutor(Executor):
             )
         self.client = client
         self._owned = list(owned)
-        self._given_up: set[str] = set()
+        self._given_up: dict[str, float] = {}
         self._turn = uuid.uuid4().int
         self._direct: bool | None = None
         self._silent, self._looked = set[str](), 0.0
@@ -158,9 +165,7 @@ class DaskExecutor(Executor):
         workers = self._workers()
         if self._direct is None:
             self._direct = all(_reachable(worker) for worker in workers[:2])
-        among = (
-            workers if self._silent | self._given_up else None
-        )  # the scheduler knows best who has come and gone since
+        among = workers if self._left_out() else None  # the scheduler knows best who has come and gone since
         try:
             return list(self.client.scatter(values, workers=among, hash=False, direct=self._direct))
         except (TimeoutError, OSError) as error:
@@ -182,15 +187,18 @@ class DaskExecutor(Executor):
         """Return the threads of the workers that are there; now and then see which say nothing, and leave them out."""
         if time.monotonic() - self._looked > LOOK:
             self._silent, self._looked = silent_workers(self.client), time.monotonic()
-        found = alive_workers(self.client, running=True)
-        return {worker: threads for worker, threads in found.items() if worker not in self._silent | self._given_up}
+        found, without = alive_workers(self.client, running=True), self._left_out()
+        return {worker: threads for worker, threads in found.items() if worker not in without}
+
+    def _left_out(self) -> set[str]:
+        return self._silent | still_given_up(self._given_up)
 
     def submitter(self, function: Callable[..., Any], name: str, *fixed: Any) -> Callable[..., Future]:
         """Return a function that submits ``function(*fixed, *more)`` under a name that the dashboard shows."""
 
         def submit(*more: Any, **placement: Any) -> Future:
             key = f"strombus-{name}-{uuid.uuid4().hex}"
-            if self._silent | self._given_up:  # the scheduler would put tasks on workers that hang, too
+            if self._left_out():  # the scheduler would put tasks on workers that hang, too
                 placement |= {"workers": self._workers(), "allow_other_workers": False}
             return self.client.submit(function, *fixed, *more, key=key, pure=False, retries=2, **placement)
 

@@ -19,11 +19,11 @@ from strombus.executors.board import Board, new_run_id
 from strombus.executors.board_pump import BoardPump
 from strombus.executors.calls import dump
 from strombus.executors.dask_channels import QueueBoardChannel
-from strombus.executors.dask_tasks import run_gang_member
+from strombus.executors.dask_tasks import HANGS, run_gang_member
 from strombus.executors.members import LEASE
 from strombus.types import Event
 
-__all__ = ["Terms", "alive_workers", "run_gang", "silent_workers", "warn_of_open_channel"]
+__all__ = ["Terms", "alive_workers", "run_gang", "silent_workers", "still_given_up", "warn_of_open_channel"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,15 @@ class Terms:
 
     Parameters
     ----------
-    given_up : set of str
-        Workers on which a member was given up that said nothing: no member is put there, and those of this gang are
-        added. They are in the scheduler's list, which does not tell whether they hang.
+    given_up : dict of str to float
+        Workers on which a member was given up that said nothing, and until when no other is put there: by then a
+        member that hangs has been left behind, and the scheduler tells which workers are silent. This gang's are added.
     """
 
     timeout: float
     attempt: int
     survive: bool
-    given_up: set[str]
+    given_up: dict[str, float]
 
 
 def alive_workers(client: Client, among: Sequence[str] | None = None, *, running: bool = False) -> dict[str, int]:
@@ -72,6 +72,11 @@ def _ask(client: Client, question: Any, **details: Any) -> Any:
         ) from error
 
 
+def still_given_up(given_up: Mapping[str, float]) -> set[str]:
+    """Return the workers that are given up now; see `Terms`."""
+    return {worker for worker, until in given_up.items() if until > time.monotonic()}
+
+
 def silent_workers(client: Client) -> set[str]:
     """Return the workers that the scheduler counts and has not heard of lately: they hang, are stopped or cut off.
 
@@ -79,7 +84,8 @@ def silent_workers(client: Client) -> set[str]:
     """
     known = _ask(client, client.scheduler.identity, n_workers=-1)["workers"]
     seen = {worker: record["last_seen"] for worker, record in known.items()}
-    patience = max(LEASE, len(seen) / 50)  # workers speak every 0.5 s, or where they are many, every n / 200 + 1
+    # Workers speak every 0.5 s, or where they are many, every n / 200 + 1. A gang gives one up after `LEASE`.
+    patience = max(0.8 * LEASE, len(seen) / 50)
     latest = max(seen.values(), default=0.0)
     return {worker for worker, moment in seen.items() if latest - moment > patience}
 
@@ -107,7 +113,7 @@ def run_gang(
 ) -> list[Any]:
     """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition."""
     call = dump(body, "body")
-    without = terms.given_up | silent_workers(client)
+    without = still_given_up(terms.given_up) | silent_workers(client)
     workers = [worker for worker in alive_workers(client, running=True) if worker not in without]
     if len(payloads) > len(workers):
         raise GangUnavailable(
@@ -141,7 +147,8 @@ def run_gang(
                 error = board.last_error(watch.returned())
                 raise error from error.__cause__
             finally:
-                terms.given_up.update(chosen[rank] for rank in board.silent if not futures[rank].done())
+                until = time.monotonic() + HANGS + LEASE
+                terms.given_up.update({chosen[rank]: until for rank in board.silent if not futures[rank].done()})
                 client.cancel(futures)
 
 
