@@ -189,7 +189,8 @@ class Fit:
         if not rows:
             logger.warning("nothing was trained: the data holds no examples")
             return
-        _check_labels(source, "the data")
+        if self.network.training_step is None:
+            _check_labels(source, "the data")
         workers, span = self._workers(), range(self.network.epoch, self.network.epoch + epochs)
         if self.keeper is not None:
             facts = {"backend": self.executor.name, "workers": workers, "examples": rows, "seed": self.seed}

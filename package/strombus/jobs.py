@@ -66,6 +66,8 @@ class NetworkOptions(_Options):
     normalizer : mapping, optional
         ``type`` is its name (``standardize``), all else its options; it is fitted to ``data.train``. ``file`` alone is
         the path of one to load.
+    training_step : str, optional
+        Import path of a function of module and minibatch that gives the loss.
     l1, l2, device, autocast, accumulate, clip_grad_norm, clip_grad_value, loss_weights
         See `strombus.networks.Network` and `ComputationGraph`.
     """
@@ -83,6 +85,7 @@ class NetworkOptions(_Options):
     clip_grad_norm: float | None = None
     clip_grad_value: float | None = None
     loss_weights: list[float] | None = None
+    training_step: str | None = None
     normalizer: dict[str, Any] | None = None
 
 
@@ -179,6 +182,7 @@ class Job(_Options):
             loss=_loss(options.loss),
             optimizer=_factory(options.optimizer, "network.optimizer"),
             schedule=_factory(options.schedule, "network.schedule") if options.schedule else None,
+            training_step=None if options.training_step is None else import_object(options.training_step),
             **arguments,
         )
 

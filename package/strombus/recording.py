@@ -131,6 +131,7 @@ def _network(network: Network) -> dict[str, Any]:
         "loss": [_callable(loss.function) for loss in losses],
         "optimizer": _callable(network.optimizer),
         "schedule": _callable(network.schedule),
+        "training_step": _callable(network.training_step),
         **{name: getattr(network, name) for name in _NETWORK_OPTIONS},
         "normalizer": _normalizer(network),
     }

@@ -2,5 +2,6 @@
 
 from strombus.networks.network import ComputationGraph, MultiLayerNetwork, Network
 from strombus.networks.replica import Replica, StepResult
+from strombus.networks.training_step import Minibatch
 
-__all__ = ["ComputationGraph", "MultiLayerNetwork", "Network", "Replica", "StepResult"]
+__all__ = ["ComputationGraph", "Minibatch", "MultiLayerNetwork", "Network", "Replica", "StepResult"]

@@ -32,6 +32,7 @@ __all__ = [
     "penalty",
     "positive_or_none",
     "schedule_factory",
+    "training_step",
 ]
 
 
@@ -87,6 +88,15 @@ def function_or_none(name: str, value: Any) -> Any:
         raise ConfigurationError(f"{name} must be a function, got {_kind(value)}")
     if value is not None:
         _check_call(value, name, "the parameters by name", {})
+    return value
+
+
+def training_step(value: Any) -> Any:
+    """Accept None or what can be called with a module and a minibatch."""
+    if value is not None and not callable(value):
+        raise ConfigurationError(f"training_step must be a function, got {_kind(value)}")
+    if value is not None:
+        _check_call(value, "training_step", "the module and a minibatch", None, None)
     return value
 
 

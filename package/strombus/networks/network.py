@@ -32,6 +32,7 @@ from strombus.networks.objective import LossFunction, Objective
 from strombus.networks.regularization import Amount, Regularization
 from strombus.networks.replica import Replica
 from strombus.networks.tensors import as_inputs, to_tensors
+from strombus.networks.training_step import TrainingStep
 from strombus.networks.updater import check_updater, renumber_updater
 from strombus.normalizers import Normalizer
 from strombus.types import NetworkState, UpdaterState
@@ -84,6 +85,10 @@ class Network:
     clip_grad_norm, clip_grad_value : float, optional
         Before each step, and regularisation included, gradients are scaled down to this 2-norm of all of them together,
         or each element is brought within plus and minus this value, as torch's functions of these names do.
+    training_step : callable, optional
+        ``training_step(module, minibatch)`` gives the loss that is minimised where it takes more than
+        ``loss(module(features), labels)``: a scalar, or (scalar, count) where it is a mean over something else than the
+        examples; see `Minibatch`. `loss` is still what scoring, validation and evaluation go by.
 
     Attributes
     ----------
@@ -119,6 +124,7 @@ class Network:
         normalize_gradients: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
         clip_grad_norm: float | None = None,
         clip_grad_value: float | None = None,
+        training_step: TrainingStep | None = None,
     ) -> None:
         self._factory = None if isinstance(module, nn.Module) else module
         self.module = checks.make_module(module)
@@ -135,6 +141,7 @@ class Network:
         self.clip_grad_value = checks.positive_or_none("clip_grad_value", clip_grad_value)
         checks.one_at_most(clip_grad_norm=clip_grad_norm, clip_grad_value=clip_grad_value)
         self.normalizer = normalizer
+        self.training_step = checks.training_step(training_step)
         self.objective = self._make_objective(loss)
         self.iteration = 0
         self.epoch = 0

@@ -32,6 +32,7 @@ from strombus.networks.normalizing import normalized, reverted
 from strombus.networks.objective import Objective
 from strombus.networks.regularization import Regularization
 from strombus.networks.tensors import Masks, Tensors, as_inputs, to_tensors
+from strombus.networks.training_step import own_loss
 from strombus.networks.updater import read_updater, write_updater_
 from strombus.types import DataSet, MultiDataSet, NetworkState, UpdaterState
 
@@ -191,7 +192,8 @@ class Replica:
 
     def check_gradients(self) -> None:
         """Raise ConfigurationError without a loss, trainable parameters or an optimizer that takes gradients."""
-        self._objective()
+        if self._network.training_step is None:
+            self._objective()
         kind = type(self.optimizer).__name__
         if self.evaluates_loss:
             raise ConfigurationError(
@@ -350,6 +352,8 @@ class Replica:
 
     def _mean(self, batch: Tensors) -> tuple[Tensor, float]:
         with self._precision():
+            if self._network.training_step is not None:
+                return own_loss(self._network.training_step, self.module, batch, self.several)
             outputs = self._forward(batch.features, batch.features_masks)
             return self._objective().mean(outputs, batch)
 
@@ -369,7 +373,7 @@ class Replica:
 
     def _tensors(self, batch: Batch) -> Tensors:
         tensors = self._converted(batch)
-        if not tensors.labels:
+        if not tensors.labels and self._network.training_step is None:
             raise DataError("fitting and scoring need labels, the data has features alone")
         if not tensors.examples:
             raise DataError("a minibatch needs at least one example, got none")
