@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import fsspec
 import numpy as np
 
-from strombus.errors import DataError, MissingDataError
-from strombus.files import read_start
+from strombus.errors import ConfigurationError, DataError, MissingDataError
+from strombus.files import open_storage, read_start
 from strombus.interchange.dl4j.archive import NORMALIZER
 from strombus.interchange.dl4j.models import Model, make_model, read_model, write_coefficients_
 from strombus.interchange.dl4j.normalizers import read_normalizer
@@ -22,6 +21,8 @@ from strombus.networks.dl4j import restore_updater
 from strombus.networks.saving import read_origin
 
 __all__ = ["load_dl4j"]
+
+_OPTIONS = {"device", "autocast", "accumulate", "normalizer", "clip_grad_norm", "clip_grad_value"}
 
 
 def load_dl4j(
@@ -45,7 +46,8 @@ def load_dl4j(
         See `strombus.networks.Network`; by default DL4J's updaters and schedules, those of each layer, in the state in
         which they were saved.
     **options
-        ``device``, ``autocast`` and ``accumulate`` of `strombus.networks.Network`.
+        ``device``, ``autocast``, ``accumulate``, ``normalizer``, ``clip_grad_norm`` and ``clip_grad_value`` of
+        `strombus.networks.Network`; all else comes from the file.
 
     Returns
     -------
@@ -64,13 +66,18 @@ def load_dl4j(
     ConfigurationError
         For a layer or an option that is not read: names it, its place and what to do.
     """
+    if wrong := options.keys() - _OPTIONS:
+        raise ConfigurationError(
+            f"load_dl4j takes {', '.join(sorted(_OPTIONS))}, got {', '.join(sorted(wrong))}: "
+            "all else comes from the file"
+        )
     model, saved = _read(path, training)
     records, name = model.origin.records, str(path)
     penalties = {r.name: read_penalties(r, f"{name}, layer {r.layer}", training) for r in records}
     for key, attribute in (("l1", "l1"), ("l2", "l2"), ("weight_decay", "decay")):
         amounts = {r: float(getattr(penalty, attribute)) for r, penalty in penalties.items()}
         options[key] = {r: amount for r, amount in amounts.items() if amount}
-    trainings = _trainings(model, name) if training else ()
+    trainings = _trainings(model, name, needed=optimizer is None) if training else ()
     pairs = [(r.name, one) for r, one in zip(records, trainings, strict=False) if r.trainable]
     factory = OptimizerFactory(tuple(one for _, one in pairs), tuple(parameter for parameter, _ in pairs))
     restores = optimizer is None and bool(pairs)
@@ -88,15 +95,24 @@ def load_dl4j(
         restore_updater(network, model.origin, trainings)
     if network.optimizer is not None:
         model.origin.updater_state = None  # the network has it now, or has no use for it
-    if not saved and (data := model.origin.entries.get(NORMALIZER)) is not None:
+    if not saved and network.normalizer is None and (data := model.origin.entries.get(NORMALIZER)) is not None:
         network.normalizer = read_normalizer(data, f"{name}, {NORMALIZER}")
     return network.load(path, updater=training) if saved else network
 
 
-def _trainings(model: Model, name: str) -> tuple[Training, ...]:
-    """Return how each parameter is trained; nothing where no layer has an updater, as in networks for predictions."""
+def _trainings(model: Model, name: str, needed: bool) -> tuple[Training, ...]:
+    """Return how each parameter is trained; nothing where no layer has an updater, as in networks for predictions.
+
+    Where the caller has an optimizer, what is not read is not `needed`.
+    """
     records = model.origin.records
-    return read_trainings(records, name) if any(record.updater for record in records) else ()
+    try:
+        return read_trainings(records, name) if any(record.updater for record in records) else ()
+    except ConfigurationError as error:
+        if needed:
+            error.add_note("load_dl4j(..., optimizer=...) trains by another rule, training=False predicts and scores")
+            raise
+        return ()
 
 
 def _read(path: str | os.PathLike[str], training: bool) -> tuple[Model, bool]:
@@ -104,7 +120,7 @@ def _read(path: str | os.PathLike[str], training: bool) -> tuple[Model, bool]:
         start, _ = read_start(path, 2)
         if start != b"PK":
             return _saved(path, training), True
-        files, target = fsspec.core.url_to_fs(os.fspath(path))
+        files, target = open_storage(path)
         with files.open(target, "rb") as file:
             return read_model(file, str(path), training), False
     except (FileNotFoundError, IsADirectoryError) as error:

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from strombus.data import store
 from strombus.data.rows import Column, Layout
 from strombus.errors import DataError, MissingDataError
+from strombus.files import open_storage
 from strombus.interchange.dl4j.binary import Input
 from strombus.interchange.dl4j.datasets import Description, describe_dataset
 
@@ -42,7 +42,7 @@ class StoredFile:
 
 def holds_dl4j(uri: str) -> bool:
     """Say whether a path is that of a file of DL4J, or of a directory with some, by the names alone."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = open_storage(uri)
     if uri.endswith(SUFFIX):
         return not (isinstance(fs, LocalFileSystem) and fs.isdir(path))
     return not store.exists(store.join(uri, "zarr.json")) and any(map(_is_ours, store.children(uri)))
@@ -75,7 +75,7 @@ def find_files(uri: str) -> tuple[list[StoredFile], list[str]]:
     DataError
         When one is a symbolic link or no regular file.
     """
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = open_storage(uri)
     try:
         info = fs.info(path)
     except FileNotFoundError:
@@ -137,7 +137,7 @@ def open_file(file: StoredFile, *, look: bool = False) -> Iterator[Input]:
             with open(file.uri, "rb") as stream:
                 yield Input(stream, file.uri)
             return
-        fs, path = fsspec.core.url_to_fs(file.uri)
+        fs, path = open_storage(file.uri)
         if file.size <= SMALL and not look:
             yield Input(fs.cat_file(path), file.uri)
         else:

@@ -10,11 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import zarr
 from zarr.codecs import ZstdCodec
 
-from strombus.files import is_local, join, normalise
+from strombus.files import is_local, join, normalise, open_storage
 
 __all__ = [
     "children",
@@ -39,7 +38,7 @@ def exists(uri: str) -> bool:
     """Say whether there is a file or a directory."""
     if is_local(uri):
         return os.path.exists(uri)
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = open_storage(uri)
     return bool(fs.exists(path))
 
 
@@ -52,7 +51,7 @@ def size(uri: str) -> int:
 
 
 def _info(uri: str) -> dict[str, Any]:
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = open_storage(uri)
     return dict(fs.info(path))
 
 
@@ -67,7 +66,7 @@ def open_ranges(uri: str, start: int, stop: int) -> Iterator[Callable[[int, int]
         with open(uri, "rb", buffering=0) as file:
             yield partial(_pread, file.fileno())
     else:
-        fs, path = fsspec.core.url_to_fs(uri)
+        fs, path = open_storage(uri)
         content = memoryview(fs.cat_file(path, start=start, end=stop))
         yield lambda offset, length: content[offset - start : offset - start + length]
 
@@ -84,7 +83,7 @@ def read_range(uri: str, start: int, length: int) -> bytes:
 
 def children(uri: str) -> list[str]:
     """Return the sorted names in a directory; none where there is no directory."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = open_storage(uri)
     if not fs.isdir(path):
         return []
     entries = {str(entry).strip("/") for entry in fs.ls(path, detail=False)}
@@ -94,15 +93,15 @@ def children(uri: str) -> list[str]:
 
 def remove(uri: str) -> None:
     """Remove a directory with all that is in it; nothing happens where there is none."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = open_storage(uri)
     if fs.exists(path):
         fs.rm(path, recursive=True)
 
 
 def move(source: str, target: str) -> None:
     """Move a directory within one file system."""
-    fs, path = fsspec.core.url_to_fs(source)
-    destination = fsspec.core.url_to_fs(target)[1]
+    fs, path = open_storage(source)
+    destination = open_storage(target)[1]
     fs.makedirs(str(Path(destination).parent), exist_ok=True)
     fs.mv(path, destination, recursive=True)
 
@@ -140,12 +139,12 @@ def create_empty(uri: str, shape: tuple[int, ...], dtype: Any, chunk_rows: int, 
 
 def write_text(uri: str, text: str) -> None:
     """Write a small file, making its directory."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = open_storage(uri)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     fs.pipe_file(path, text.encode())
 
 
 def read_text(uri: str) -> str:
     """Read a small file."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = open_storage(uri)
     return bytes(fs.cat_file(path)).decode()

@@ -67,14 +67,18 @@ def explain(error: ValidationError, owner: str, spellings: Mapping[str, str]) ->
 
     `spellings` has the ways to write each option, in the order in which an error lists them.
     """
-    known = ", ".join(dict.fromkeys(spellings.values()))
+    known = f"; known: {', '.join(dict.fromkeys(spellings.values()))}"
     lines: list[str] = []
     for problem in error.errors():
         option = ".".join(str(part)[:100] for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        if problem["type"] == "extra_forbidden" and option in spellings:
+            others = [one for one, name in spellings.items() if name == spellings[option] and one != option]
+            lines.append(f"{owner} was given {spellings[option]} twice: as {option!r} and as {others[0]!r}")
+        elif problem["type"] == "extra_forbidden":
             meant = get_close_matches(option, spellings, n=1) if len(lines) < _PROBLEMS else []
             hint = "".join(f"; did you mean {spellings[one]}?" for one in meant)
-            lines.append(f"{owner} has no option {option!r}; known: {known}{hint}")
+            lines.append(f"{owner} has no option {option!r}{known}{hint}")
+            known = ""  # once is enough
         else:
             value = f" {option} = {shorten(problem.get('input'))}:" if option else ""
             lines.append(f"{owner}:{value} {problem['msg'].removeprefix('Value error, ')[:2000]}")

@@ -253,6 +253,18 @@ def test_what_dl4j_does_not_have_is_refused(changes, message):
         Master.from_dict(written(**changes))
 
 
+def test_an_option_by_two_names_is_named():
+    with pytest.raises(ConfigurationError, match="was given workers twice: as 'workers' and as 'numWorkers'"):
+        Master.from_dict(Master().to_dict() | {"workers": 3})
+
+
+def test_the_known_options_are_listed_once():
+    with pytest.raises(ConfigurationError) as caught:
+        Master.from_dict({"first": 1, "second": 2, "third": 3})
+    assert str(caught.value).count("known:") == 1
+    assert all(one in str(caught.value) for one in ("'first'", "'second'", "'third'"))
+
+
 def test_what_means_nothing_here_is_warned_about_where_it_was_changed():
     changes = {"workerTogglePeriodicGC": False, "voidConfiguration": {"useNS": True, "maxChunkSize": 1500}}
     with pytest.warns(StrombusWarning) as found:

@@ -7,6 +7,7 @@ it. That is a program for whoever reads it, so that it is never looked into: it 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -153,7 +154,7 @@ def read_dataset(source: Any, name: str = "the file") -> DataSet | MultiDataSet 
 
     Parameters
     ----------
-    source : Input, bytes-like or binary file
+    source : path, Input, bytes-like or binary file
         Single-byte numbers of a bytes-like source are read-only views of it; all else is read or copied once.
     name : str
         What errors call a source that is no `Input`.
@@ -168,6 +169,9 @@ def read_dataset(source: Any, name: str = "the file") -> DataSet | MultiDataSet 
     DataError
         Names the byte and the reason.
     """
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb") as file:
+            return read_dataset(file, os.fspath(source))
     stream = source if isinstance(source, Input) else Input(source, name)
     walk = _Walk(stream)
     columns: Columns = {}
@@ -228,12 +232,12 @@ def _some_rows(stream: Input, placed: Placed, start: int, stop: int, place: Any)
     return read_data(stream, wanted, place)
 
 
-def write_dataset(target: IO[bytes], rows: DataSet | MultiDataSet) -> None:
+def write_dataset(target: IO[bytes] | str | os.PathLike[str], rows: DataSet | MultiDataSet) -> None:
     """Write what DL4J's ``load`` reads.
 
     Parameters
     ----------
-    target : binary file
+    target : path or binary file
     rows : DataSet or MultiDataSet
 
     Raises
@@ -241,6 +245,10 @@ def write_dataset(target: IO[bytes], rows: DataSet | MultiDataSet) -> None:
     DataError
         For a dtype that ND4J has not.
     """
+    if isinstance(target, str | os.PathLike):
+        with open(target, "wb") as file:
+            write_dataset(file, rows)
+        return
     columns = rows.columns()
     if isinstance(rows, DataSet):
         same = rows.labels is rows.features

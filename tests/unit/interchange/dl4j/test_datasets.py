@@ -218,3 +218,13 @@ def test_masks_of_a_multi_data_set_may_be_missing():
 def test_what_nd4j_has_not_is_not_written():
     with pytest.raises(DataError, match="of dtype complex64"):
         write_dataset(io.BytesIO(), DataSet(np.ones((2, 2), np.complex64)))
+
+
+def test_a_file_may_be_named(tmp_path):
+    rows = DataSet(np.arange(6, dtype=np.float32).reshape(3, 2), np.eye(3, dtype=np.float32))
+    write_dataset(tmp_path / "one.bin", rows)
+    found = read_dataset(str(tmp_path / "one.bin"))
+    np.testing.assert_array_equal(found.features, rows.features)
+    os.truncate(tmp_path / "one.bin", 100)
+    with pytest.raises(DataError, match=r"one\.bin, byte "):
+        read_dataset(tmp_path / "one.bin")

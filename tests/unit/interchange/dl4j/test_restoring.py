@@ -144,6 +144,14 @@ def test_an_unknown_updater_matters_to_training_alone(tmp_path):
     network = sb.load_dl4j(path, training=False)
     sb.save_dl4j(network, tmp_path / "back.zip")
     assert entries(tmp_path / "back.zip") == entries(path)
+    assert sb.load_dl4j(path, optimizer=torch.optim.SGD).optimizer is torch.optim.SGD
+
+
+def test_what_comes_from_the_file_is_no_option(tmp_path):
+    path = changed(tmp_path / "model.zip")
+    with pytest.raises(ConfigurationError, match=r"load_dl4j takes accumulate, .*, got foo, l2: all else comes from"):
+        sb.load_dl4j(path, l2=0.5, foo=1)
+    assert sb.load_dl4j(path, accumulate=2).accumulate == 2
 
 
 def test_what_else_the_zip_had_goes_back(tmp_path):
