@@ -34,6 +34,8 @@ class GangWatch:
     ----------
     epoch : int
         The one that has not ended.
+    end_is_saved : bool
+        Whether what the members wrote last is a checkpoint of the end.
     left : MemberLost or None
         The first member that said that it must leave, since its engine takes its worker away.
     """
@@ -50,6 +52,7 @@ class GangWatch:
         self._words: list[Any] = []
         self._parts: dict[int, dict[int, Mapping[str, Any]]] = {}
         self._stops = self._leaves = self._enough = False
+        self.end_is_saved = False
         self.left: MemberLost | None = None
 
     @property
@@ -134,7 +137,10 @@ class GangWatch:
         parts[rank] = values
         if len(parts) == self._size:
             del self._parts[values["step"]]
-            self._job.observer.on_saved(_joined([parts[rank] for rank in range(self._size)]))
+            saved = _joined([parts[rank] for rank in range(self._size)])
+            self._job.observer.on_saved(saved)
+            end = self._job.first_epoch + self._job.epochs
+            self.end_is_saved = saved.cursor.epoch == end and not saved.error
 
     def _end_epoch(self) -> None:
         """Tell the observer of an epoch that every member has ended, and whose state is here if it is waited for."""

@@ -302,7 +302,9 @@ class SharedTrainingMaster(TrainingMaster):
                 raise watch.left
             return dict(enumerate(results)), watch.epoch
         except MemberLost as lost:
-            if not watch.ended or all(result.state is None for result in lost.results.values()):
+            # A checkpoint of the end has the mean of the members' optimizers; what one of them hands in, its own.
+            handed_in = any(result.state is not None for result in lost.results.values())
+            if not watch.ended or watch.end_is_saved or not handed_in:
                 raise (watch.left or lost) from lost.__cause__
             job.losses.append(_loss(lost))
             return dict(lost.results), watch.epoch
