@@ -241,7 +241,8 @@ def test_a_fault(request, tmp_path, cell, fault_rows):
         raise
     fault_rows.append(_row(cell, outcome, str(steps - expected.steps) if steps is not None else "", started))
     engine.mend(restart=cell.fault == "hang")
-    before.check()
+    # The nanny of a retired worker stays in this process until its cluster is closed.
+    before.check(apart_from={"listening sockets", "shared memory"} if cell.fault == "retire" else set())
 
 
 def _row(cell, outcome, redone, started):
