@@ -16,6 +16,15 @@ __all__ = ["Convolution", "Convolution1D", "Subsampling", "Subsampling1D", "Upsa
 __all__ += ["ZeroPadding", "ZeroPadding1D"]
 
 
+def _check_layout(fields: Fields, axes: int) -> None:
+    """Refuse layouts that are not read."""
+    if axes == 2:
+        fields.only("cnn2dDataFormat", "NCHW", IMAGES)
+    else:
+        fields.ignore("cnn2dDataFormat")
+        fields.only("rnnDataFormat", "NCW", SEQUENCES)
+
+
 class Convolution(Layer):
     """A convolution of images (``ConvolutionLayer``)."""
 
@@ -33,11 +42,7 @@ class Convolution(Layer):
         kernel = (*self.window.kernel, 1)[:2]
         shape = (outputs, self.inputs, *kernel)
         self.declare("weight", "W", shape, shape[: 2 + self.axes], "c")
-        self.read_format(fields)
-
-    def read_format(self, fields: Fields) -> None:
-        """Refuse layouts that are not read."""
-        fields.only("cnn2dDataFormat", "NCHW", IMAGES)
+        _check_layout(fields, self.axes)
 
     def forward(self, x: Tensor, mask: Tensor | None, examples: int) -> Signal:
         """Compute (examples, channels, height, width)."""
@@ -56,11 +61,6 @@ class Convolution1D(Convolution):
     """A convolution of sequences (``Convolution1DLayer``)."""
 
     axes = 1
-
-    def read_format(self, fields: Fields) -> None:
-        """Refuse layouts that are not read."""
-        fields.ignore("cnn2dDataFormat")
-        fields.only("rnnDataFormat", "NCW", SEQUENCES)
 
     def forward(self, x: Tensor, mask: Tensor | None, examples: int) -> Signal:
         """Compute (examples, channels, time)."""
@@ -88,11 +88,7 @@ class Subsampling(Layer):
         if self.power < 1:
             raise unread(fields.place, f"pnorm {power}", "give a norm of 1 or more in DL4J")
         fields.ignore("eps")  # of the gradient at 0
-        self.read_format(fields)
-
-    def read_format(self, fields: Fields) -> None:
-        """Refuse layouts that are not read."""
-        fields.only("cnn2dDataFormat", "NCHW", IMAGES)
+        _check_layout(fields, self.axes)
 
     def forward(self, x: Tensor, mask: Tensor | None, examples: int) -> Signal:
         """Compute (examples, channels, height, width)."""
@@ -123,11 +119,6 @@ class Subsampling1D(Subsampling):
     """Pooling of sequences (``Subsampling1DLayer``)."""
 
     axes = 1
-
-    def read_format(self, fields: Fields) -> None:
-        """Refuse layouts that are not read."""
-        fields.ignore("cnn2dDataFormat")
-        fields.only("rnnDataFormat", "NCW", SEQUENCES)
 
     def forward(self, x: Tensor, mask: Tensor | None, examples: int) -> Signal:
         """Compute (examples, channels, time)."""
