@@ -26,7 +26,7 @@ _WHERE = {
     "EvaluationBinary": "strombus.evaluation",
     "EvaluationCalibration": "strombus.evaluation",
     "Executor": "strombus.executors.base",
-    "FitResult": "strombus.fit_result",
+    "FitResult": "strombus.fitting",
     "FixedThresholdAlgorithm": "strombus.compression",
     "MultiDataSet": "strombus.types",
     "MultiLayerNetwork": "strombus.networks",
@@ -133,7 +133,7 @@ if TYPE_CHECKING:
         ROCMultiClass,
     )
     from strombus.executors.base import Executor
-    from strombus.fit_result import FitResult
+    from strombus.fitting.result import FitResult
     from strombus.importing import load_dl4j
     from strombus.masters.base import TrainingMaster
     from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster

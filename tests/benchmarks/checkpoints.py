@@ -20,8 +20,8 @@ from common import paired, print_ratio
 from distributed import Client, LocalCluster
 
 import strombus as sb
-from strombus.checkpointing import Keeper
 from strombus.demo import digits, make_network
+from strombus.fitting.checkpointing import Keeper
 
 MASTERS = {
     "averaging": lambda: sb.ParameterAveragingTrainingMaster(batch_size_per_worker=16, workers=2, rng_seed=0),

@@ -75,7 +75,7 @@ def suffer(client: Client, mode: str, min_workers: int) -> dict[str, float]:
     features, labels = rng.random((rows, 784), dtype=np.float32), rng.integers(0, 10, rows)
     client.wait_for_workers(WORKERS, timeout=60)
     kill, log = Kill(max(client.run(os.getpid).values())), Log()
-    logging.getLogger("strombus.fitting").addHandler(log)
+    logging.getLogger("strombus.fitting.fit").addHandler(log)
     with tempfile.TemporaryDirectory() as folder:
         steps = Path(folder) / "steps"
         steps.mkdir()
@@ -100,7 +100,7 @@ def suffer(client: Client, mode: str, min_workers: int) -> dict[str, float]:
                 checkpoint=sb.CheckpointConfig(every="20steps"),
             )
         gangs = [[float(line) for line in path.read_text().split()] for path in steps.iterdir()]
-    logging.getLogger("strombus.fitting").removeHandler(log)
+    logging.getLogger("strombus.fitting.fit").removeHandler(log)
     if mode == "restart":
         first = min(times[0] for times in gangs if times[0] > kill.at)
         return {"driver goes on": log.at - kill.at, "first step": first - log.at, "whole": first - kill.at}

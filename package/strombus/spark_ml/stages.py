@@ -13,7 +13,7 @@ from strombus.data import open_source
 from strombus.errors import ConfigurationError, DataError
 from strombus.executors.calls import dump, load
 from strombus.executors.values import Packed
-from strombus.fit_result import FitResult
+from strombus.fitting.result import FitResult
 from strombus.masters.base import TrainingMaster
 from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
 from strombus.networks import Network

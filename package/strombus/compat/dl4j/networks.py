@@ -22,7 +22,7 @@ from strombus.errors import ConfigurationError
 from strombus.evaluation import Metric
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
-from strombus.trainer import EVALUATION_WORKERS
+from strombus.scoring import EVALUATION_WORKERS
 
 __all__ = ["SparkNetwork"]
 

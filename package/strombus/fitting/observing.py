@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from strombus.callbacks import Callback, EpochRecord, FitPlan
-from strombus.checkpointing import Keeper, Snapshot
 from strombus.errors import NonFiniteError
-from strombus.interrupting import Interruption
+from strombus.fitting.checkpointing import Keeper, Snapshot
+from strombus.fitting.interrupting import Interruption
 from strombus.masters.job import Progress, SavedByMembers
 from strombus.networks import Network
 from strombus.stats import Recorder

@@ -16,11 +16,11 @@ from typing import Any, Self
 
 from strombus.callbacks import Callback, EpochRecord
 from strombus.errors import ConfigurationError, DataError, RunError, StrombusError, StrombusWarning
+from strombus.fitting.settings import differences
 from strombus.masters.job import SavedByMembers
 from strombus.networks import Network
 from strombus.networks.saving import pack
 from strombus.runs import CONFIG, MODEL, Checkpoint, CheckpointConfig, CheckpointStore, Draft, Run, Saving
-from strombus.settings import differences
 from strombus.types import Cursor, NetworkState
 
 __all__ = ["Keeper", "Snapshot", "layout_of", "read_counts", "read_record"]

@@ -12,22 +12,22 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from strombus.attempts import Attempts
 from strombus.callbacks import Callback, FitPlan
-from strombus.checkpointing import Keeper, layout_of
 from strombus.data import NativeCollection, Source, count_objects, open_source
 from strombus.errors import DataError, EmptyDataError, GangUnavailable, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
 from strombus.files import join, normalise
-from strombus.fit_result import FitResult
-from strombus.interrupting import Interruption
+from strombus.fitting.attempts import Attempts
+from strombus.fitting.checkpointing import Keeper, layout_of
+from strombus.fitting.interrupting import Interruption
+from strombus.fitting.observing import Books
+from strombus.fitting.result import FitResult
+from strombus.fitting.settings import dealing_of
 from strombus.masters.base import TrainingMaster
 from strombus.masters.job import Remainder, TrainingJob
 from strombus.networks import Network
-from strombus.observing import Books
 from strombus.runs import Checkpoint
-from strombus.settings import dealing_of
 from strombus.stats import Recorder, TrainingStats
 from strombus.types import Cursor
 

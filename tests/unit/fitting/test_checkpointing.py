@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 import strombus as sb
 from strombus.callbacks import EpochRecord
-from strombus.checkpointing import Keeper, Snapshot
 from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning
 from strombus.executors.local import LocalExecutor
+from strombus.fitting.checkpointing import Keeper, Snapshot
+from strombus.fitting.settings import differences
 from strombus.runs import CheckpointConfig, open_run
-from strombus.settings import differences
 from strombus.types import Cursor
 
 counts = st.integers(0, 2**40)
@@ -145,7 +145,7 @@ def test_steps_count_from_where_the_network_stands(keeper_of):
 def clock(monkeypatch):
     """A clock that stands still unless it is set."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("strombus.checkpointing.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("strombus.fitting.checkpointing.time.monotonic", lambda: clock.now)
     return clock
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import fsspec
 
-from strombus.checkpointing import Keeper, read_counts, read_record
 from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning, hide_credentials
 from strombus.files import join
-from strombus.fit_result import FitResult
+from strombus.fitting.checkpointing import Keeper, read_counts, read_record
+from strombus.fitting.result import FitResult
+from strombus.fitting.settings import differences
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
 from strombus.runs import RESULT, FinishedRun, Run
-from strombus.settings import differences
 from strombus.stats import TrainingStats
 from strombus.stats.lines import FILE_NAME
 
