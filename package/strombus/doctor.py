@@ -72,7 +72,9 @@ def examine(
     """
     master = master if master is not None else SharedTrainingMaster()
     directory = master.export_directory or tempfile.gettempdir()
-    yield _describe(look_around(directory, ""))
+    here = look_around(directory, "")
+    yield _describe(here)
+    yield from judge_pairs([here])
     try:
         executor = resolve(backend, workers or master.workers)
     except StrombusError as error:
@@ -192,8 +194,17 @@ def judge_places(places: Sequence[Place], driver: Place, directory: str) -> Iter
         )
     else:
         yield Finding("ok", "versions", f"the same on the driver and {len(places)} workers")
+    yield from judge_pairs([place for place in places if place.misfits != driver.misfits])
     yield from _judge_threads(places)
     yield from _judge_disks(places, driver, directory)
+
+
+def judge_pairs(places: Sequence[Place]) -> Iterator[Finding]:
+    """Name the pairs of installed packages that do not fit together, once for each host."""
+    for place in {place.host: place for place in places}.values():
+        for pair in place.misfits:
+            advice = "install versions that fit, best all of them in one command: `pip install strombus[...] ...`"
+            yield Finding("warning", "versions", f"on {place.host}: {pair}", advice)
 
 
 def _judge_threads(places: Sequence[Place]) -> Iterator[Finding]:

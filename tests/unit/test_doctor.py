@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,14 @@ def test_workers_like_the_driver_give_no_advice():
         "threads": ["ok"],
         "disk": ["ok"],
     }
+
+
+def test_a_pair_that_does_not_fit_is_named_once_for_each_host():
+    pair = "numba 0.60.0 needs numpy<2.1, here is 2.3.0"
+    strange = replace(place("b"), misfits=(pair,))
+    found = by_topic(doctor.judge_places([place(), strange, strange], place(), "/data"))["versions"]
+    assert [one.level for one in found] == ["ok", "warning"]
+    assert found[1].text == f"on b: {pair}"
 
 
 def test_another_version_on_a_worker_is_named():

@@ -10,9 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
-from platform import python_version
 from typing import Any
 
 import torch
@@ -26,6 +24,7 @@ from strombus.types import DataSet, MultiDataSet
 from strombus.worker.bench import Feed
 from strombus.worker.meeting import connected
 from strombus.worker.peers import Kind, Peers
+from strombus.worker.versions import installed_versions, misfits
 
 __all__ = [
     "LinkFigures",
@@ -39,8 +38,6 @@ __all__ = [
     "probe_part",
 ]
 
-PACKAGES = ("strombus", "torch", "numpy", "zarr", "numba", "pyzmq")
-"""What must be alike on all workers, beside Python."""
 _WARM, _STEPS, _SECONDS = 3, 40, 8.0
 _TRIPS, _PIECE, _LINK_SECONDS, _PIECES = 20, 2**20, 0.5, 64
 
@@ -63,6 +60,8 @@ class Place:
         Bytes free on the disk of `ProbeWork.directory`.
     sees : bool
         Whether the driver's mark in that directory is there.
+    misfits : tuple of str
+        Pairs of installed packages that do not fit together.
     """
 
     where: str
@@ -71,6 +70,7 @@ class Place:
     cpus: float
     free: int
     sees: bool
+    misfits: tuple[str, ...] = ()
 
     @property
     def host(self) -> str:
@@ -145,20 +145,16 @@ class Probe:
 
 def look_around(directory: str, mark: str) -> Place:
     """Describe this process."""
-    versions = {"python": python_version()}
-    for name in PACKAGES:
-        versions[name] = "missing"
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
     folder = Path(directory)
     there = next(path for path in (folder, *folder.parents) if path.exists())
     return Place(
         f"{socket.gethostname()}:{os.getpid()}",
-        versions,
+        installed_versions(),
         torch.get_num_threads(),
         _cpus(),
         shutil.disk_usage(there).free,
         (folder / mark).exists(),
+        tuple(misfits()),
     )
 
 
