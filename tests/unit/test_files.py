@@ -7,8 +7,11 @@ import sys
 import pytest
 
 import strombus as sb
+from strombus.compat.dl4j.files import find_files
 from strombus.errors import ConfigurationError
 from strombus.files import open_storage
+from strombus.runs import CheckpointStore
+from strombus.stats import TrainingStats
 
 
 @pytest.mark.parametrize(
@@ -20,7 +23,16 @@ from strombus.files import open_storage
 )
 def test_what_a_file_system_needs_is_said(uri, message, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    for call in (open_storage, sb.data.open_dataset, sb.load_dl4j):
+    calls = (
+        open_storage,
+        sb.data.open_dataset,
+        sb.load_dl4j,
+        TrainingStats().save,
+        TrainingStats.load,
+        lambda uri: CheckpointStore(uri).steps(),
+        find_files,
+    )
+    for call in calls:
         with pytest.raises(ConfigurationError, match=message) as caught:
             call(uri)
         assert "secret" not in str(caught.value)

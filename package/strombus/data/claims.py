@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-import fsspec
 import numpy as np
 import zarr
 from zarr.errors import GroupNotFoundError
@@ -21,6 +20,7 @@ from strombus.data import store
 from strombus.data.codecs import bounded
 from strombus.documents import shorten
 from strombus.errors import DataError
+from strombus.files import open_storage
 
 __all__ = [
     "LARGEST_BLOCK",
@@ -225,7 +225,7 @@ def _check_stored(array: Any, uri: str) -> None:
 def _files(uri: str) -> Iterator[tuple[str, int]]:
     """Yield all files below a directory with their sizes; what cannot be listed has none."""
     if not store.is_local(uri):
-        files, path = fsspec.core.url_to_fs(uri)
+        files, path = open_storage(uri)
         try:
             found = files.find(path, detail=True)
         except (OSError, NotImplementedError):

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import fsspec
-
 from strombus.executors.board import Board
 from strombus.executors.board_pump import BoardPump
 from strombus.executors.members import LinkedMember, MemberPump, Message, Ticket
+from strombus.files import open_storage
 
 __all__ = ["MailboxServer", "MailboxTicket"]
 
@@ -82,7 +81,7 @@ class _Box:
     """One direction of one member: files that are numbered from zero."""
 
     def __init__(self, uri: str) -> None:
-        self._files, self._root = fsspec.core.url_to_fs(uri)
+        self._files, self._root = open_storage(uri)
 
     def write(self, name: str, number: int, messages: Sequence[Message]) -> None:
         headers = json.dumps([[header, len(payload)] for header, payload in messages]).encode()

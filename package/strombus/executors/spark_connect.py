@@ -10,8 +10,6 @@ from contextlib import closing, suppress
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import fsspec
-
 from strombus.errors import ConfigurationError, ExecutorError
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import dump
@@ -23,6 +21,7 @@ from strombus.executors.spark_connect_tasks import PIECES, ArrowMerge, ArrowTask
 from strombus.executors.spark_jobs import Probed, check_probed
 from strombus.executors.spark_tasks import MergeGroup, Outcome, TaskOnPart, fold, open_outcome
 from strombus.executors.values import Packed
+from strombus.files import open_storage
 from strombus.types import Capacity, Event, Finding
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class ConnectShared(Generic[T]):
         self._freed, self._value = True, None
         if isinstance(carrier, StoredValue):
             with suppress(FileNotFoundError):
-                files, path = fsspec.core.url_to_fs(carrier.uri)
+                files, path = open_storage(carrier.uri)
                 files.rm(path)
 
     def carrier(self) -> Packed | StoredValue:
@@ -111,7 +110,7 @@ def _itself(carrier: Any) -> Any:
 
 
 def _store(packed: Packed, directory: str) -> StoredValue:
-    files, root = fsspec.core.url_to_fs(directory)
+    files, root = open_storage(directory)
     files.makedirs(root, exist_ok=True)
     uri = posixpath.join(directory, f"value-{packed.key}")
     with files.open(posixpath.join(root, f"value-{packed.key}"), "wb") as file:
@@ -306,7 +305,7 @@ class SparkConnectExecutor(Executor):
         """Remove what is left in the directory; the session is the caller's."""
         if self.directory is not None:
             with suppress(FileNotFoundError):
-                files, root = fsspec.core.url_to_fs(self.directory)
+                files, root = open_storage(self.directory)
                 files.rm(root, recursive=True)
 
 

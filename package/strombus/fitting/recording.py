@@ -13,10 +13,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-import fsspec
-
 from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning, hide_credentials
-from strombus.files import join
+from strombus.files import join, open_storage
 from strombus.fitting.checkpointing import Keeper, read_counts, read_record
 from strombus.fitting.result import FitResult
 from strombus.fitting.settings import differences
@@ -85,7 +83,7 @@ def restore_result(
 
 
 def _stats(path: str) -> TrainingStats:
-    files, target = fsspec.core.url_to_fs(join(path, FILE_NAME))
+    files, target = open_storage(join(path, FILE_NAME))
     return TrainingStats.load(path) if files.isfile(target) else TrainingStats()
 
 

@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-import fsspec
-
 from strombus.errors import DataError, RunError
-from strombus.files import join, write_whole
+from strombus.files import join, open_storage, write_whole
 
 __all__ = ["Checkpoint", "CheckpointStore", "Draft", "digest"]
 
@@ -70,7 +68,7 @@ class Checkpoint:
 
     def read(self, name: str) -> bytes:
         """Return a file's content."""
-        files, target = fsspec.core.url_to_fs(self.file(name))
+        files, target = open_storage(self.file(name))
         return bytes(files.cat_file(target))
 
 
@@ -119,7 +117,7 @@ class CheckpointStore:
     def begin(self, step: int) -> Draft:
         """Start a checkpoint; one of the same step that was there before counts no longer."""
         folder = self.folder(step)
-        files, target = fsspec.core.url_to_fs(join(folder, MANIFEST))
+        files, target = open_storage(join(folder, MANIFEST))
         if files.exists(target):
             files.rm(target)
         return Draft(folder, step)
@@ -130,7 +128,7 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Return the steps of which there are directories, whole or not, in ascending order."""
-        files, target = fsspec.core.url_to_fs(self._path)
+        files, target = open_storage(self._path)
         files.invalidate_cache()
         if not files.isdir(target):
             return []
@@ -174,7 +172,7 @@ class CheckpointStore:
 
     def remove(self, step: int) -> None:
         """Remove a checkpoint, its manifest first: half of one never passes for a whole."""
-        files, target = fsspec.core.url_to_fs(self.folder(step))
+        files, target = open_storage(self.folder(step))
         manifest = join(target, MANIFEST)
         if files.exists(manifest):
             files.rm(manifest)
@@ -231,7 +229,7 @@ def _check(path: str, entry: _Entry) -> None:
 @contextmanager
 def _open(path: str) -> Iterator[tuple[IO[bytes], int]]:
     """Open a file and say how long it is; DataError where there is none, or something that is no file."""
-    files, target = fsspec.core.url_to_fs(path)
+    files, target = open_storage(path)
     try:
         about = files.info(target)
         if about["type"] != "file":

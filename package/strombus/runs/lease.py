@@ -11,11 +11,9 @@ import time
 import uuid
 from typing import Any, Self
 
-import fsspec
-
 from strombus.documents import parse_json
 from strombus.errors import RunError, hide_credentials
-from strombus.files import is_local, read_whole, write_whole
+from strombus.files import is_local, open_storage, read_whole, write_whole
 
 __all__ = ["Lease"]
 
@@ -77,7 +75,7 @@ class Lease:
         self._ended.set()
         self._thread.join(self._seconds)
         if self._read().get("mark") == self._mark:
-            files, path = fsspec.core.url_to_fs(self._uri)
+            files, path = open_storage(self._uri)
             files.rm(path)
 
     def _create(self) -> bool:
@@ -120,7 +118,7 @@ class Lease:
 
     def _read(self) -> dict[str, Any]:
         """Return what the file says; nothing where there is none."""
-        fsspec.core.url_to_fs(self._uri)[0].invalidate_cache()
+        open_storage(self._uri)[0].invalidate_cache()
         try:
             found = parse_json(read_whole(self._uri, _LARGEST), _LARGEST)
         except FileNotFoundError:

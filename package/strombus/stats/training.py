@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 
 from strombus.errors import DataError
+from strombus.files import open_storage
 from strombus.stats.lines import FILE_NAME, LARGEST_FILE, pack, unpack
 from strombus.stats.track import Track, flatten
 from strombus.types import ClockBounds, Event
@@ -263,7 +263,7 @@ class TrainingStats:
 
     def save(self, folder: str | Path) -> None:
         """Write everything into `folder`, a directory or URI, which is made if it is missing."""
-        system, root = fsspec.core.url_to_fs(str(folder))
+        system, root = open_storage(folder)
         system.makedirs(root, exist_ok=True)
         target = f"{root.rstrip('/')}/{FILE_NAME}"
         system.pipe_file(f"{target}.part", self.pack())
@@ -278,7 +278,7 @@ class TrainingStats:
         DataError
             When there is nothing, or it is damaged, or of another version.
         """
-        system, root = fsspec.core.url_to_fs(str(folder))
+        system, root = open_storage(folder)
         path = f"{root.rstrip('/')}/{FILE_NAME}"
         if not system.isfile(path):
             raise DataError(

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-import fsspec
-
 from strombus.callbacks.base import EpochRecord, FitPlan
 from strombus.callbacks.loggers.base import Entry, MetricLogger
 from strombus.errors import ConfigurationError, StrombusWarning
-from strombus.files import is_local, normalise
+from strombus.files import is_local, normalise, open_storage
 from strombus.runs import METRICS, plain
 
 __all__ = ["JsonLinesLogger"]
@@ -51,7 +49,7 @@ class JsonLinesLogger(MetricLogger):
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - open for the fit
         else:
             self._file = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115
-            files, path = fsspec.core.url_to_fs(self._path)
+            files, path = open_storage(self._path)
             if files.exists(path):
                 self._file.write(files.cat_file(path))
         self._size = self._there = self._file.seek(0, os.SEEK_END)
@@ -107,7 +105,7 @@ class JsonLinesLogger(MetricLogger):
         if self._file is None or is_local(self._path) or self._size == self._there:
             return
         with self._tolerant():
-            files, path = fsspec.core.url_to_fs(self._path)
+            files, path = open_storage(self._path)
             self._file.seek(0)
             files.pipe_file(path, self._file.read())
             self._there = self._size

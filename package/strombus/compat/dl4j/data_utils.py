@@ -10,12 +10,12 @@ from io import BytesIO
 from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
 import numpy as np
 
 from strombus.compat.dl4j.spark_utils import SparkUtils, list_files
 from strombus.data import store
 from strombus.errors import ConfigurationError
+from strombus.files import open_storage
 
 __all__ = ["SparkDataUtils"]
 
@@ -68,7 +68,7 @@ def _checked(size: int) -> int:
 def _write_zips(root: str, size: int, number: int, paths: Iterable[str]) -> list[str]:
     """Write the zips of one partition and return their paths."""
     uri = store.normalise(root)
-    system, folder = fsspec.core.url_to_fs(uri)
+    system, folder = open_storage(uri)
     system.makedirs(folder, exist_ok=True)
     written = []
     for count, batch in enumerate(_batches(list(paths), size)):
@@ -87,6 +87,6 @@ def _zipped(paths: Sequence[str]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("originalUris.txt", "\n".join(paths))
         for number, path in enumerate(paths):
-            system, source = fsspec.core.url_to_fs(store.normalise(path))
+            system, source = open_storage(store.normalise(path))
             file.writestr(f"file_{number}{PurePosixPath(path).suffix or '.bin'}", system.cat_file(source))
     return buffer.getvalue()

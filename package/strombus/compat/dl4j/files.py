@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import fsspec
 
 from strombus.errors import ConfigurationError, DataError, MissingDataError
+from strombus.files import open_storage
 
 __all__ = ["Span", "cut_files", "find_files", "group_files", "read_span", "read_whole", "save", "write_lines"]
 
@@ -45,7 +46,7 @@ def find_files(path: str) -> list[tuple[str, int]]:
     """
     found: list[tuple[str, int]] = []
     for one in path.split(","):
-        system, root = fsspec.core.url_to_fs(one)
+        system, root = open_storage(one)
         matches = sorted(system.glob(root)) if _is_pattern(root) else [root]
         known = [match for match in matches if system.exists(match)]
         if not known:
@@ -125,7 +126,7 @@ def save(path: str, write: Callable[[str], None]) -> None:
     """
     if not isinstance(path, str) or not path:
         raise ConfigurationError(f"saveAsTextFile needs a path or URI, got {path!r}")
-    system, root = fsspec.core.url_to_fs(path)
+    system, root = open_storage(path)
     if system.exists(root):
         raise DataError(f"{path} exists already; give another path, or remove it first")
     system.makedirs(root, exist_ok=True)
@@ -138,7 +139,7 @@ def save(path: str, write: Callable[[str], None]) -> None:
 
 def write_lines(target: str, index: int, records: Iterable[Any]) -> Iterable[Any]:
     """Write a partition under a name of this attempt, and give it its own name when it is complete."""
-    system, root = fsspec.core.url_to_fs(target)
+    system, root = open_storage(target)
     draft = posixpath.join(root, "_temporary", uuid.uuid4().hex)
     system.makedirs(posixpath.dirname(draft), exist_ok=True)
     with system.open(draft, "wb") as file:

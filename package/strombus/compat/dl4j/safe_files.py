@@ -6,12 +6,12 @@ import json
 from io import BytesIO
 from typing import Any
 
-import fsspec
 import numpy as np
 
 from strombus.data import store
 from strombus.data.npz import read_npz
 from strombus.errors import ConfigurationError, DataError
+from strombus.files import open_storage
 from strombus.stats import TrainingStats
 from strombus.types import DataSet, MultiDataSet, from_columns
 
@@ -35,7 +35,7 @@ def write_object(path: str, value: Any) -> None:
     ConfigurationError
         For anything else.
     """
-    system, target = fsspec.core.url_to_fs(store.normalise(path))
+    system, target = open_storage(store.normalise(path))
     system.makedirs(target.rpartition("/")[0], exist_ok=True)
     system.pipe_file(target, _encoded(value))
 
@@ -66,7 +66,7 @@ def read_object(path: str, kind: type) -> Any:
     DataError
         When the file is missing, damaged, or holds another kind.
     """
-    system, source = fsspec.core.url_to_fs(store.normalise(path))
+    system, source = open_storage(store.normalise(path))
     try:
         data = bytes(system.cat_file(source))
     except FileNotFoundError:

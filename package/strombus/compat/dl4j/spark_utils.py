@@ -9,7 +9,6 @@ from functools import partial
 from io import BytesIO
 from typing import Any
 
-import fsspec
 import numpy as np
 
 from strombus.compat.dl4j.enumerations import Repartition, RepartitionStrategy
@@ -17,6 +16,7 @@ from strombus.compat.dl4j.safe_files import read_object, write_object
 from strombus.data import rebatch, store
 from strombus.data.rows import iterate_rows
 from strombus.errors import ConfigurationError
+from strombus.files import open_storage
 
 __all__ = ["SparkUtils"]
 
@@ -156,7 +156,7 @@ class SparkUtils:
 
 def list_files(path: str, recursive: bool, extensions: Iterable[str] | None) -> list[str]:
     """Return the sorted paths of the files in a folder; ConfigurationError where it is none."""
-    system, root = fsspec.core.url_to_fs(store.normalise(path))
+    system, root = open_storage(store.normalise(path))
     if not system.isdir(root):
         raise ConfigurationError(f"{path} is no folder that this process can list")
     found: Sequence[str] = sorted(system.find(root, maxdepth=None if recursive else 1))
