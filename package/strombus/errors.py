@@ -139,7 +139,7 @@ class TaskError(ExecutorError):
     message : str
         One line: which part, where, which error.
     part : int or None
-        Number of the part whose task failed.
+        Number of the part whose task failed; None where results of several parts were merged.
     traceback : str
         The worker's traceback as text.
     """

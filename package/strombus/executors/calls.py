@@ -58,7 +58,7 @@ class Failure:
     place : str
         Host and process, ``"name:pid"``.
     part : int or None
-        Number of the part, or rank of the member.
+        Number of the part, or rank of the member; None where results of several parts were merged.
     cause : bytes or None
         The pickled exception, None when it cannot travel.
     stopped : bool
@@ -92,7 +92,8 @@ class Failure:
 
     def to_error(self, kind: type[TaskError] = TaskError, noun: str = "part") -> TaskError:
         """Return the error to raise on the driver, its ``__cause__`` set."""
-        error = kind(f"{noun} {self.part} failed on {self.place}: {self.name}: {self.text}", self.part, self.traceback)
+        what = "what was done with the parts' results" if self.part is None else f"{noun} {self.part}"
+        error = kind(f"{what} failed on {self.place}: {self.name}: {self.text}", self.part, self.traceback)
         error.__cause__ = self.exception()
         return error
 

@@ -31,6 +31,8 @@ WATCH = 1.0
 """Seconds between two looks at the scheduler's list of workers."""
 IDLE = 0.1
 """Seconds between two looks at what the members say: all of it lies in one queue, however many they are."""
+ENDED = ("error", "cancelled", "lost")
+"""How the scheduler calls tasks that it has given up."""
 LAST_WORDS = 1.0
 """Seconds that members who have stopped get to hand in how they failed."""
 
@@ -212,12 +214,15 @@ class _Watch:
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + WATCH
+        # Who lost the worker comes first: with it, data may have gone that the tasks of others were given, and these
+        # are cancelled then. Asked in this order, because the scheduler cancels them after it has lost the worker.
+        ended = {rank: future.status for rank, future in enumerate(self._futures) if future.status in ENDED}
         alive = alive_workers(self._client, self._workers)
         for rank, (worker, future) in enumerate(zip(self._workers, self._futures, strict=True)):
-            if worker not in alive and not future.done():
+            if worker not in alive and future.status != "finished":
                 self._board.lose(rank, f"the scheduler lost its worker {worker} (killed, or out of memory?)")
-            elif future.status in ("error", "cancelled", "lost"):
-                self._board.lose(rank, f"its task ended as {future.status}")
+        for rank, status in ended.items():
+            self._board.lose(rank, f"its task ended as {status}")
 
     def results(self) -> list[Any]:
         """Return what members who have all finished returned."""
