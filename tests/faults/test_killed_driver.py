@@ -28,6 +28,8 @@ SOON = 60.0
 """Seconds in which the workers of a driver that was killed must have ended by themselves."""
 
 BACKENDS = ["local", pytest.param("dask", marks=pytest.mark.dask)]
+if KILLS:  # an application of its own takes Spark a quarter of a minute to start, twice for each kill
+    BACKENDS.append(pytest.param("spark", marks=pytest.mark.spark))
 MASTERS = ["averaging", "sharing"] if KILLS else ["averaging"]
 MOMENTS = range(KILLS) if KILLS else range(1)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 import pytest
+from distributed import Status
 from helpers import networks
 from helpers.fault_matrix import OFTEN, REFUSED, Row, cells, sample, seeds
 from helpers.hooks import SeenRows
@@ -98,7 +99,12 @@ class Engine:
                 self.client.wait_for_workers(2, timeout=5)
                 time.sleep(0.1)
                 continue
-            self.client.cluster.scale(len(self.client.cluster.worker_spec) + 1)  # its nanny gave it up
+            cluster = self.client.cluster
+            coming = sum(
+                nanny.status in (Status.init, Status.starting, Status.running) for nanny in cluster.workers.values()
+            )
+            if coming < 2:  # a nanny gave its worker up
+                cluster.scale(len(cluster.worker_spec) + 1)
 
     def retire(self):
         """Take a worker away in good order, and start another one, as an adaptive cluster does."""

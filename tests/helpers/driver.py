@@ -22,10 +22,19 @@ def make_master(kind: str) -> sb.TrainingMaster:
     )
 
 
+def open_backend(name: str) -> object:
+    """Return what a Trainer takes: for Spark, a context of two executor processes."""
+    if name != "spark":
+        return name
+    from helpers.spark import spark_context
+
+    return spark_context()
+
+
 def main(backend: str, folder: str, master: str = "averaging") -> None:
     schedule = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=7, gamma=0.8)
     network = make_network("momentum", make_batch_norm, schedule=schedule)
-    with sb.Trainer(network, make_master(master), backend=backend) as trainer:
+    with sb.Trainer(network, make_master(master), backend=open_backend(backend)) as trainer:
         trainer.fit(
             make_data(160),
             epochs=3,
