@@ -12,8 +12,9 @@ import cloudpickle
 import numpy as np
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from helpers import hooks, networks, stopped
+from helpers.fault_matrix import seeds
 from helpers.networks import make_data
 from helpers.programs import dask_programs
 from helpers.stopped import EPOCHS, ROWS, make_fit
@@ -37,6 +38,16 @@ class TakeAway(sb.Callback):
         if self.thread is None and progress.epoch == 1:
             self.thread = threading.Thread(target=self.act)
             self.thread.start()
+
+
+class CountWorkers(sb.Callback):
+    """Note how many workers there are at each epoch's end."""
+
+    def __init__(self, cluster):
+        self.cluster, self.counts = cluster, []
+
+    def on_epoch_end(self, record):
+        self.counts.append(len(self.cluster.scheduler.workers))
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +118,25 @@ def arguments(process):
         return process.cmdline() if process.name() == "java" else []
     except psutil.Error:  # it has just ended
         return []
+
+
+@pytest.mark.dask
+@pytest.mark.skipif(not seeds(), reason="half a minute for what `retire_workers` does too: STROMBUS_FAULTS=0 runs it")
+def test_an_adaptive_cluster_that_shrinks_meanwhile_changes_nothing(tmp_path, local_executors):
+    """It takes workers away that are idle when it looks: one is throughout, in averaging others between two rounds."""
+    with (
+        LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        for master, left in (("sharing", 2), ("averaging", 1)):
+            cluster.scale(3)
+            client.wait_for_workers(3, timeout=60)
+            shrunk = TakeAway(lambda: cluster.adapt(minimum=1, maximum=3, interval="20ms", wait_count=1))
+            there = CountWorkers(cluster)
+            parameters, result = fit(client, master, [shrunk, there], name="one", storage_path=tmp_path / master)
+            cluster.adapt().stop()
+            assert there.counts[0] == 3
+            assert left <= there.counts[-1] <= 2
+            assert result.failures == ()
+            assert [record.examples for record in result.epochs] == [ROWS] * EPOCHS
+            assert np.array_equal(parameters, fit(local_executors[2], master)[0])
