@@ -201,6 +201,7 @@ class _Filling:
         self._kind = layout.kind
         self._room = writer.part_rows(layout)
         self._columns: Columns = {}
+        self._spare: Columns = {}
         self._rows = 0
 
     def take(self, stream: Input, description: Description, whole: Columns | None) -> None:
@@ -224,7 +225,10 @@ class _Filling:
         for name, placed in description.arrays.items():
             if name not in self._columns:
                 header = placed.header
-                self._columns[name] = np.empty((self._room, *header.shape[1:]), header.dtype)
+                spare = self._spare.pop(name, None)
+                self._columns[name] = (
+                    np.empty((self._room, *header.shape[1:]), header.dtype) if spare is None else spare
+                )
                 self._columns[name][: self._rows] = 1
         span = slice(self._rows, self._rows + rows)
         for name in self._columns.keys() - description.arrays.keys():
@@ -236,7 +240,8 @@ class _Filling:
         if self._rows:
             found = {name: array[: self._rows] for name, array in self._columns.items()}
             self._writer.add(from_columns(self._kind, found), copy=False)
-        self._columns, self._rows = {}, 0
+        # a full part is written by now: memory that is used again costs no page faults
+        self._spare, self._columns, self._rows = self._columns, {}, 0
 
 
 def _note(uri: str, load: Load) -> str:

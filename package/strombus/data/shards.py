@@ -1,15 +1,15 @@
-"""Decode shards as `strombus.data.writer` makes them, straight into place.
+"""Encode the shards of `strombus.data.writer`, and decode them straight into place.
 
-zarr-python spent 2.4 times the codec's own CPU time on such reads, zarrs 1.7 times (measured: 1 MB chunks in 32 MB
-shards). This module reads one layout, Zarr v3's ``sharding_indexed`` with zstd, and `ZarrSource` takes Zarr itself
-for everything else.
+zarr-python spent 2.4 times the codec's own CPU time on such reads, zarrs 1.7 times, and zarr-python 1.35 times on
+writes (measured: 1 MB chunks in 32 MB shards). This module writes and reads one layout, Zarr v3's ``sharding_indexed``
+with zstd, and `ZarrSource` takes Zarr itself for everything else.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -21,9 +21,34 @@ from strombus.data import store
 from strombus.data.codecs import decode_zstd, is_zstd
 from strombus.errors import DataError
 
-__all__ = ["ShardReader"]
+__all__ = ["ShardReader", "write_array"]
+
+ENCODERS = 2
+"""Threads that encode the chunks of an array; few, since the workers of a machine share its cores."""
 
 _ABSENT = 2**64 - 1
+_INDEX = numcodecs.get_codec({"id": "crc32c", "location": "end"})
+
+
+def write_array(uri: str, data: Any, chunk_rows: int) -> None:
+    """Write `data` as one Zarr v3 array of one shard, zstd, chunks of `chunk_rows` rows."""
+    shard_rows = -(-len(data) // chunk_rows) * chunk_rows
+    array = store.create_empty(uri, data.shape, data.dtype, chunk_rows, shard_rows)
+    with ThreadPoolExecutor(ENCODERS, "strombus-encode") as pool:
+        pieces = list(pool.map(partial(_encode, data, chunk_rows), range(0, len(data), chunk_rows)))
+    lengths = [len(piece) for piece in pieces]
+    index = np.stack([np.cumsum([0, *lengths[:-1]]), lengths], axis=1).astype("<u8")
+    shard = store.join(uri, array.metadata.encode_chunk_key((0,) * data.ndim))
+    store.write_pieces(shard, [*pieces, bytes(_INDEX.encode(index))])
+
+
+def _encode(data: Any, rows: int, start: int) -> Any:
+    """Encode one chunk; a last one is padded."""
+    piece = data[start : start + rows]
+    if len(piece) < rows:
+        piece = np.concatenate([piece, np.zeros((rows - len(piece), *data.shape[1:]), data.dtype)])
+    stored = np.ascontiguousarray(piece, data.dtype.newbyteorder("<"))
+    return numcodecs.Zstd(level=store.LEVEL, checksum=True).encode(stored)
 
 
 class ShardReader:
@@ -60,9 +85,7 @@ class ShardReader:
         size, length = store.size(self._uri), 16 * chunks + 4
         if size < length:
             raise DataError(f"the shard {self._uri} is cut short: {size} bytes")
-        record = numcodecs.get_codec({"id": "crc32c", "location": "end"}).decode(
-            store.read_range(self._uri, size - length, length)
-        )
+        record = _INDEX.decode(store.read_range(self._uri, size - length, length))
         index = np.frombuffer(record, "<u8").reshape(chunks, 2)
         if (index == _ABSENT).any() or (index > size).any() or (index.sum(axis=1) > size - length).any():
             raise DataError(f"the index of the shard {self._uri} points outside of it")

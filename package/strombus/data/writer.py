@@ -12,6 +12,7 @@ import zarr
 from strombus.data import store
 from strombus.data.manifest import Manifest, Part
 from strombus.data.rows import Layout, Rows, as_rows, concatenate, is_mask, iterate_rows
+from strombus.data.shards import write_array
 from strombus.errors import DataError, EmptyDataError
 from strombus.types import Columns
 
@@ -163,7 +164,7 @@ def _write_part(uri: str, layout: Layout, columns: Columns, chunk_rows: int) -> 
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
         # a narrow column takes several of the widest one's chunks into one of its own: chunks cost time, not bytes
         times = max(1, CHUNK_BYTES // (layout.columns[name].row_bytes * chunk_rows))
-        store.create_array(store.join(uri, name), native, min(times * chunk_rows, len(native)))
+        write_array(store.join(uri, name), native, min(times * chunk_rows, len(native)))
     zarr.create_group(uri, attributes={"strombus_part": {"version": 1, "kind": layout.kind}})
 
 

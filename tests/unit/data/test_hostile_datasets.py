@@ -30,10 +30,10 @@ READ = """
 import json, os, resource, sys, time
 import zarr
 from strombus.data import open_dataset
-from strombus.data.store import create_array
+from strombus.data.shards import write_array
 from strombus.errors import DataError
 
-create_array(sys.argv[1] + "/warm", __import__("numpy").ones((4, 3)), 2)
+write_array(sys.argv[1] + "/warm", __import__("numpy").ones((4, 3)), 2)
 open(sys.argv[1] + "/labels", "w").close()
 zarr.open_array(sys.argv[1] + "/warm", mode="r")[:]
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
