@@ -115,18 +115,17 @@ def train(config: str, backend: str | None, epochs: int | None) -> None:
     from strombus.trainer import Trainer
 
     job = read_job(config)
-    if job.output and Path(job.output).is_dir():
-        raise errors.ConfigurationError(f"output must be a file to write, {job.output} is a directory")
     paths = (job.data.train, job.data.validation, job.data.test)
     data, validation, test = (None if path is None else _open(path, job.data.transform) for path in paths)
     network = job.make_network()
+    job.check_output(network)
     metrics = None if test is None else job.make_metrics(network)
     with Trainer(network, job.make_master(), backend=backend or job.backend) as trainer:
         network.normalizer = job.make_normalizer(network, data, trainer.executor)
         result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation, **job.run_options())
         click.echo(f"trained on {result.examples:,} examples in {result.seconds:.1f} s, score {result.score:.4f}")
         if job.output:
-            network.save(job.output)
+            job.save(network)
             click.echo(f"saved {job.output}")
         if metrics is not None:
             click.echo(_texts(trainer.do_evaluation(test, metrics)))
@@ -173,7 +172,11 @@ def doctor(config: str | None, backend: str | None, workers: int | None) -> None
 
 @main.command()
 @click.argument("config", type=click.Path(dir_okay=False))
-@click.option("--model", type=click.Path(dir_okay=False), help="The trained network; by default the file's output.")
+@click.option(
+    "--model",
+    type=click.Path(dir_okay=False),
+    help="The trained network, a network file or a model zip of DL4J's; by default the file's output.",
+)
 @click.option("--html", type=click.Path(dir_okay=False), help="Write figures and charts as a page, too.")
 @click.option("--backend", help="Use another backend than the configuration names.")
 def evaluate(config: str, model: str | None, html: str | None, backend: str | None) -> None:
@@ -187,7 +190,7 @@ def evaluate(config: str, model: str | None, html: str | None, backend: str | No
     if path is None or trained is None:
         missing = "data.test in the file" if path is None else "--model, or output in the file"
         raise errors.ConfigurationError(f"{config} does not say what to evaluate: give {missing}")
-    network = job.make_network().load(trained, updater=False)
+    network = job.load_trained(trained)
     metrics = job.make_metrics(network, charts=html is not None)
     with Trainer(network, backend=backend or job.backend) as trainer:
         answer = trainer.do_evaluation(_open(path, job.data.transform), metrics)
@@ -230,6 +233,7 @@ def export_command(source: str, target: str, batch_size: int, overwrite: bool) -
     """Write SOURCE, an .npz file of `features` and `labels` (and masks), as the dataset TARGET."""
     from strombus.data import DataSet, export
     from strombus.data.npz import read_npz
+    from strombus.documents import counted
 
     try:
         dataset = DataSet(**read_npz(source, source))
@@ -238,7 +242,8 @@ def export_command(source: str, target: str, batch_size: int, overwrite: bool) -
             f"{source} must be an .npz file with the arrays features, labels, features_mask, labels_mask: {error}"
         ) from error
     manifest = export(dataset, target, batch_size=batch_size, overwrite=overwrite)
-    click.echo(f"wrote {manifest.examples:,} examples in {len(manifest.parts)} parts to {target}")
+    examples, parts = counted(manifest.examples, "example"), counted(len(manifest.parts), "part")
+    click.echo(f"wrote {examples} in {parts} to {target}")
 
 
 @data.command("import-dl4j")
@@ -272,20 +277,21 @@ def import_dl4j_command(
 @data.command()
 @click.argument("path")
 def inspect(path: str) -> None:
-    """Show what the dataset at PATH holds."""
+    """Show what the dataset at PATH, or the directory of DL4J's files, holds."""
     from strombus.data import open_dataset
+    from strombus.documents import counted
 
     source = open_dataset(path)
-    click.echo(f"{source.kind} of {source.rows:,} examples in {len(source.part_rows)} parts")
+    click.echo(f"{source.kind} of {counted(source.rows, 'example')} in {source.stored}")
     for name, column in source.columns.items():
         click.echo(f"  {name:<16} {column.dtype!s:<10} {column.shape}")
 
 
 @data.command()
 @click.argument("path")
-@click.option("--quarantine", is_flag=True, help="Move bad parts aside, so that the rest can be used.")
+@click.option("--quarantine", is_flag=True, help="Move bad parts or files aside, so that the rest can be used.")
 def validate(path: str, quarantine: bool) -> None:
-    """Read every part of the dataset at PATH and report what is wrong."""
+    """Read every part of the dataset, or every file of DL4J's, at PATH and report what is wrong."""
     from strombus.data import validate as validate_dataset
 
     report = validate_dataset(path, quarantine=quarantine)
@@ -296,7 +302,7 @@ def validate(path: str, quarantine: bool) -> None:
 
 @main.group()
 def model() -> None:
-    """Bring trained networks along."""
+    """Bring trained networks along, and back."""
 
 
 @model.command("import-dl4j")
@@ -308,10 +314,38 @@ def import_dl4j(source: str, target: str, predict_only: bool, overwrite: bool) -
     """Write SOURCE, a model zip of Deeplearning4j, as the network file TARGET, which strombus.load_dl4j reads."""
     from strombus.importing import load_dl4j
 
-    if Path(target).exists() and not overwrite:
-        raise errors.ConfigurationError(f"{target} is there already; take another path, or give --overwrite")
+    _check_new(target, overwrite)
     network = load_dl4j(source, training=not predict_only)
     network.save(target)
     click.echo(network.summary())
-    kind = type(network).__name__
-    click.echo(f"wrote {kind} after {network.iteration:,} iterations and {network.epoch:,} epochs to {target}")
+    _say_written(network, target)
+
+
+@model.command("export-dl4j")
+@click.argument("source")
+@click.argument("target", type=click.Path(dir_okay=False))
+@click.option("--no-updater", is_flag=True, help="Leave out the updaters' states: DL4J then starts them afresh.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there already.")
+def export_dl4j(source: str, target: str, no_updater: bool, overwrite: bool) -> None:
+    """Write SOURCE, a network file that came from Deeplearning4j, as the model zip TARGET, which a JVM restores."""
+    from strombus.importing import load_dl4j
+    from strombus.networks.dl4j import save_dl4j
+
+    _check_new(target, overwrite)
+    network = load_dl4j(source)
+    save_dl4j(network, target, updater=not no_updater)
+    _say_written(network, target)
+    if network.optimizer is None and not no_updater:
+        click.echo("without updaters' states: it was imported with --predict-only, which leaves them out")
+
+
+def _check_new(target: str, overwrite: bool) -> None:
+    if Path(target).exists() and not overwrite:
+        raise errors.ConfigurationError(f"{target} is there already; take another path, or give --overwrite")
+
+
+def _say_written(network: Any, target: str) -> None:
+    from strombus.documents import counted
+
+    done = f"{counted(network.iteration, 'iteration')} and {counted(network.epoch, 'epoch')}"
+    click.echo(f"wrote {type(network).__name__} after {done} to {target}")

@@ -20,12 +20,12 @@ from strombus.data.conversion import (
     plan_loads,
     read_converted,
 )
-from strombus.data.dl4j_files import StoredFile, find_all, layout_of, look_into
+from strombus.data.dl4j_files import StoredFile, find_all, first_layout
 from strombus.data.dl4j_source import warn_of_metadata
 from strombus.data.manifest import JOURNAL, is_finished, write_manifest
 from strombus.data.rows import Layout
 from strombus.data.writer import manifest_of, remove_others
-from strombus.errors import ConfigurationError, DataError, EmptyDataError
+from strombus.errors import ConfigurationError, DataError, EmptyDataError, TaskError
 from strombus.executors.base import Executor
 from strombus.exporting import check_target, resolved
 
@@ -68,8 +68,10 @@ def import_dl4j(
 
     Raises
     ------
-    DataError, TaskError
+    DataError
         A file cannot be used: named, with the byte and the reason. Or a dataset is there already.
+    TaskError
+        Something else failed on a worker.
 
     Notes
     -----
@@ -90,23 +92,29 @@ def import_dl4j(
     layout, first = _first(files, bad_files == "list")
     settings = ConversionSettings(uri, secrets.token_hex(3), batch_size, layout, first, bad_files == "list")
     loads = plan_loads(files, settings)
-    with resolved(backend if executor is None else executor) as runner:
-        converted = list(_converted(loads, settings, runner, progress))
-    return _published(uri, converted, others)
+    try:
+        with resolved(backend if executor is None else executor) as runner:
+            converted = list(_converted(loads, settings, runner, progress))
+    except TaskError as error:
+        if not isinstance(error.__cause__, DataError):
+            raise
+        raise _advised(error.__cause__) from error
+    return _published(uri, converted, others, sum(file.size for file in files))
+
+
+def _advised(error: DataError) -> DataError:
+    """Return a bad file's error, said alike wherever it was met, with what else may be done."""
+    return DataError(f"{error}; bad_files='list' (--bad-files list) leaves such files out, and lists them")
 
 
 def _first(files: Sequence[StoredFile], keep_going: bool) -> tuple[Layout, str]:
     """Return the layout that all files must agree with, and the file it is from."""
-    for file in files:
-        try:
-            description = look_into(file)
-        except DataError:
-            if not keep_going:
-                raise
-            continue
-        if description.rows:
-            return layout_of(description), file.uri
-    raise EmptyDataError(f"none of the {len(files)} files has an example that can be read")
+    try:
+        return first_layout(files, keep_going)
+    except EmptyDataError:
+        raise
+    except DataError as error:
+        raise _advised(error) from error
 
 
 def _converted(
@@ -140,7 +148,7 @@ def _done(loads: Sequence[Load], settings: ConversionSettings) -> dict[str, Conv
     return {key: one for key, one in found if one is not None and (settings.keep_going or not one.bad)}
 
 
-def _published(uri: str, converted: Sequence[Converted], others: Sequence[str]) -> Inventory:
+def _published(uri: str, converted: Sequence[Converted], others: Sequence[str], size: int) -> Inventory:
     """Make the parts a dataset, once all of them are there."""
     manifest = manifest_of(one.written for one in converted)
     there = set(store.children(uri))
@@ -163,4 +171,5 @@ def _published(uri: str, converted: Sequence[Converted], others: Sequence[str]) 
         columns=dict(manifest.columns),
         skipped=tuple(skipped),
         metadata=metadata,
+        size=size,
     )

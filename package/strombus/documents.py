@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["DocumentError", "parse_json", "parse_yaml", "shorten"]
+__all__ = ["DocumentError", "counted", "parse_json", "parse_yaml", "shorten"]
 
 DEEPEST = 64
 """Levels of lists and mappings within one another; what Strombus writes has fewer than ten."""
@@ -68,6 +68,11 @@ def shorten(value: Any, most: int = 200) -> str:
     """Return ``repr(value)`` for a message: a value from a file may be as large as the file."""
     text = repr(value[: most + 1] if isinstance(value, str | bytes) else value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 file``, ``2 files`` for a message."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _check_length(text: str | bytes, most: int) -> None:

@@ -26,10 +26,12 @@ from strombus.data import (
     read_batches,
     store,
 )
+from strombus.data.dl4j_files import holds_dl4j
+from strombus.data.dl4j_validation import check_files, validate_files
 from strombus.data.manifest import is_finished, write_manifest
 from strombus.data.native import count_rows
 from strombus.data.rows import Rows, load_cell
-from strombus.data.validation import Expected, Shapes, check_part, validate_dataset
+from strombus.data.validation import Shapes, check_part, validate_dataset
 from strombus.data.writer import ExportSettings, Written, export_partition, manifest_of, remove_others, write_parts
 from strombus.errors import ConfigurationError, DataError, ExecutorError, UnfinishedExportError
 from strombus.executors.base import Executor
@@ -301,12 +303,12 @@ def validate(
     Parameters
     ----------
     path : path or URI
-        A finished dataset.
+        A finished dataset; or a directory of files that DL4J saved, or one of them.
     features_shape, labels_shape : sequence of int, optional
         Wanted shapes, examples first; entries of 0 or less stand for anything. Of a dataset of `MultiDataSet` a
         sequence of them, one for each array, None for any; a single shape is that of the first array.
     quarantine : bool
-        Take bad parts out of the manifest and move them to ``quarantine/`` inside the dataset.
+        Take bad parts out of the manifest and move them to ``quarantine/`` inside the dataset; bad files too.
     backend
         Where the parts are read.
     progress : bool
@@ -316,16 +318,16 @@ def validate(
     -------
     ValidationReport
     """
+    uri = store.normalise(path)
+    task, validates = (check_files, validate_files) if holds_dl4j(uri) else (check_part, validate_dataset)
     with resolved(backend) as runner:
 
-        def run(expected: Expected, parts: Sequence[Any]) -> Iterator[Any]:
+        def run(expected: Any, parts: Sequence[Any]) -> Iterator[Any]:
             shared = runner.share(expected)
             try:
-                results = runner.map(check_part, list(parts), shared)
+                results = runner.map(task, list(parts), shared)
                 yield from tqdm(results, total=len(parts), desc="validate", disable=None if progress else True)
             finally:
                 shared.free()
 
-        return validate_dataset(
-            path, run, features_shape=features_shape, labels_shape=labels_shape, quarantine=quarantine
-        )
+        return validates(uri, run, features_shape=features_shape, labels_shape=labels_shape, quarantine=quarantine)

@@ -41,7 +41,7 @@ def load_dl4j(
         The zip, or the saved network.
     training : bool
         Whether the network is to be trained on. False reads it for predictions and scores alone: options that
-        matter in training alone then need not be known.
+        matter in training alone then need not be known. A file that ``network.save`` wrote remembers it.
     optimizer, schedule : callable, optional
         See `strombus.networks.Network`; by default DL4J's updaters and schedules, those of each layer, in the state in
         which they were saved.
@@ -72,7 +72,7 @@ def load_dl4j(
             "all else comes from the file"
         )
     model, saved = _read(path, training)
-    records, name = model.origin.records, str(path)
+    records, name, training = model.origin.records, str(path), model.origin.training
     penalties = {r.name: read_penalties(r, f"{name}, layer {r.layer}", training) for r in records}
     for key, attribute in (("l1", "l1"), ("l2", "l2"), ("weight_decay", "decay")):
         amounts = {r: float(getattr(penalty, attribute)) for r, penalty in penalties.items()}
@@ -92,7 +92,7 @@ def load_dl4j(
         network = MultiLayerNetwork(model.module, loss and loss[0], optimizer, schedule=schedule, **options)
     network.iteration, network.epoch, network.dl4j = model.iteration, model.epoch, model.origin
     if restores:
-        restore_updater(network, model.origin, trainings)
+        restore_updater(network, model.origin, trainings, name)
     if network.optimizer is not None:
         model.origin.updater_state = None  # the network has it now, or has no use for it
     if not saved and network.normalizer is None and (data := model.origin.entries.get(NORMALIZER)) is not None:
@@ -129,8 +129,8 @@ def _read(path: str | os.PathLike[str], training: bool) -> tuple[Model, bool]:
 
 def _saved(path: str | os.PathLike[str], training: bool) -> Model:
     """Make the network whose values `network.save` wrote; they are loaded later."""
-    configuration, entries, size = read_origin(path)
-    model = make_model(configuration, str(path), training)
+    configuration, entries, trained, size = read_origin(path)
+    model = make_model(configuration, str(path), training and trained)
     count = sum(record.size for record in model.origin.records)
     if count * model.module.dtype.itemsize > size:
         raise DataError(f"{path} is damaged: its configuration has {count:,} parameters, its tensors {size:,} bytes")

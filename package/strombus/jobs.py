@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import cloudpickle
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from strombus.documents import DocumentError, parse_yaml
+from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
 from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation import (
     BaseEvaluation,
@@ -23,10 +23,13 @@ from strombus.evaluation import (
     ROCMultiClass,
     evaluations,
 )
-from strombus.files import read_whole
+from strombus.files import read_start, read_whole
+from strombus.importing import load_dl4j
 from strombus.masters import masters
 from strombus.masters.base import TrainingMaster
+from strombus.masters.telling import owner_of
 from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
+from strombus.networks.dl4j import save_dl4j
 from strombus.networks.losses import Loss
 from strombus.normalizers import Normalizer
 from strombus.normalizing import load_normalizer
@@ -134,13 +137,14 @@ class Job(_Options):
     ----------
     network : NetworkOptions or ImportedOptions
     data : DataOptions
-    master : mapping
-        ``type`` is the master's name (``parameter_averaging``), all else its options.
+    master : mapping or str
+        ``type`` is the master's name (``parameter_averaging``), all else its options; or the path of a file that holds
+        them, such as DL4J's ``toJson`` or ``toYaml`` wrote.
     backend : str
         ``local``, ``dask``, ``spark``, ``auto`` or a scheduler's address.
     epochs : int
     output : str, optional
-        Where the trained network is saved.
+        Where the trained network is saved; that of a network from DL4J may be a ``.zip``, which a JVM restores.
     name, storage_path : str, optional
         A run directory, from which the same command goes on where it was cut off; see `Trainer.fit`.
     checkpoint : mapping, optional
@@ -152,7 +156,7 @@ class Job(_Options):
 
     network: Annotated[_Made | _Imported, Discriminator(_kind_of)]
     data: DataOptions
-    master: dict[str, Any] = Field(default_factory=dict)
+    master: dict[str, Any] | str = Field(default_factory=dict)
     backend: str = "auto"
     epochs: int = Field(default=1, ge=1)
     output: str | None = None
@@ -186,6 +190,37 @@ class Job(_Options):
             **arguments,
         )
 
+    def check_output(self, network: Network) -> None:
+        """Raise a ConfigurationError, before anything is trained, where the network cannot be written as the output."""
+        if self.output and Path(self.output).is_dir():
+            raise ConfigurationError(f"output must be a file to write, {self.output} is a directory")
+        if self._writes_zip() and network.dl4j is None:
+            raise ConfigurationError(
+                f"output: {self.output} would be a model zip of DL4J's, and only a network that came from DL4J can be "
+                f"written as one; name another file, such as {Path(str(self.output)).with_suffix('.safetensors')}"
+            )
+
+    def _writes_zip(self) -> bool:
+        return self.output is not None and self.output.lower().endswith(".zip")
+
+    def save(self, network: Network) -> None:
+        """Write the trained network to the output; a zip without the state of an optimizer that is not DL4J's."""
+        if self._writes_zip():
+            save_dl4j(network, str(self.output), updater=self.network.optimizer is None)
+        else:
+            network.save(str(self.output))
+
+    def load_trained(self, path: str) -> Network:
+        """Return the network with the values in a file of `save`, or in a model zip of DL4J's, to predict and score."""
+        try:
+            zipped = read_start(path, 2)[0] == b"PK"
+        except OSError:  # said below
+            zipped = False
+        if not zipped:
+            return self.make_network().load(path, updater=False)
+        options = self.network
+        return load_dl4j(path, training=False, device=options.device, autocast=options.autocast)
+
     def make_normalizer(self, network: Network, data: Any, backend: Any) -> Normalizer | None:
         """Fit the normalizer to `data`, or load it; that of the network itself where the file names none."""
         if self.network.normalizer is None:
@@ -196,9 +231,11 @@ class Job(_Options):
         return Normalizer.from_dict({"type": options.pop("type", None), "options": options}).fit(data, backend=backend)
 
     def make_master(self) -> TrainingMaster:
-        """Build the training master."""
-        options = dict(self.master)
-        master: TrainingMaster = masters[str(options.pop("type", "parameter_averaging"))].from_dict(options)
+        """Build the training master; one in a file without ``type`` is told by its properties."""
+        options = dict(self.master) if isinstance(self.master, dict) else _read_options(self.master)
+        told = owner_of(options) if isinstance(self.master, str) and "type" not in options else None
+        kind = told[0] if told else masters[str(options.pop("type", "parameter_averaging"))]
+        master: TrainingMaster = kind.from_dict(options)
         return master
 
     def make_metrics(self, network: Network, charts: bool = False) -> dict[int, list[BaseEvaluation]]:
@@ -216,9 +253,18 @@ class Job(_Options):
         return {number: _metrics_of(loss, charts) for number, loss in enumerate(losses)}
 
 
-def _import(options: ImportedOptions) -> Network:
-    from strombus.importing import load_dl4j
+def _read_options(path: str) -> dict[str, Any]:
+    try:
+        text = read_whole(path, LONGEST).decode()
+        options = parse_json(text, LONGEST) if text.lstrip().startswith("{") else parse_yaml(text, LONGEST)
+    except (OSError, DocumentError, DataError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"master: {path} cannot be read as JSON or YAML: {error}") from None
+    if not isinstance(options, dict):
+        raise ConfigurationError(f"master: {path} must hold a mapping of options, got {shorten(options)}")
+    return options
 
+
+def _import(options: ImportedOptions) -> Network:
     factories = {
         name: _factory(value, f"network.{name}")
         for name, value in (("optimizer", options.optimizer), ("schedule", options.schedule))

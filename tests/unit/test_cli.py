@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -233,11 +234,11 @@ def test_datasets_are_written_shown_and_checked(tmp_path):
     features = np.arange(60, dtype=np.float32).reshape(20, 3)
     np.savez(tmp_path / "rows.npz", features=features, labels=np.arange(20), labels_mask=np.ones(20, np.uint8))
     target = tmp_path / "rows.zarr"
-    assert "wrote 20 examples in 1 parts" in run("data", "export", tmp_path / "rows.npz", target).stdout
+    assert "wrote 20 examples in 1 part to" in run("data", "export", tmp_path / "rows.npz", target).stdout
     fails(run("data", "export", tmp_path / "rows.npz", target), 6, "overwrite", str(target))
     assert run("data", "export", tmp_path / "rows.npz", target, "--overwrite").exit_code == 0
     shown = run("data", "inspect", target).stdout
-    assert "DataSet of 20 examples in 1 parts" in shown
+    assert "DataSet of 20 examples in 1 part\n" in shown
     assert [line.split()[:2] for line in shown.splitlines()[1:]] == [
         ["features", "float32"],
         ["labels", "int64"],
@@ -358,6 +359,52 @@ def test_a_network_of_dl4j_is_imported(tmp_path):
     assert run("model", "import-dl4j", source, target, "--overwrite").exit_code == 0
     fails(run("model", "import-dl4j", tmp_path / "none.zip", tmp_path / "other"), 6, "there is no model at")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_network_of_dl4j_goes_back_with_and_without_its_updaters(tmp_path):
+    source = Path(__file__).parents[1] / "golden/dl4j/models/mlp_adam.zip"
+    with zipfile.ZipFile(source) as archive:
+        before = {name: archive.read(name) for name in archive.namelist()}
+    for options, lost in (([], False), (["--predict-only"], True)):
+        kept, back = tmp_path / f"{lost}.safetensors", tmp_path / f"{lost}.zip"
+        assert run("model", "import-dl4j", source, kept, *options).exit_code == 0
+        assert (sb.load_dl4j(kept).optimizer is None) is lost
+        result = run("model", "export-dl4j", kept, back)
+        assert result.exit_code == 0, result.output
+        assert ("imported with --predict-only" in result.output) is lost
+        with zipfile.ZipFile(back) as archive:
+            found = {name: archive.read(name) for name in archive.namelist()}
+        assert found == {name: data for name, data in before.items() if name != "updaterState.bin" or not lost}
+    fails(run("model", "export-dl4j", kept, back), 2, "is there already", "--overwrite")
+    sb.MultiLayerNetwork(torch.nn.Linear(2, 2)).save(tmp_path / "own")
+    fails(run("model", "export-dl4j", tmp_path / "own", tmp_path / "own.zip"), 6, "own is neither a model zip")
+
+
+@pytest.mark.parametrize("optimizer", ["", ", optimizer: {class: 'torch.optim:SGD', lr: 0.1}"])
+def test_a_job_goes_from_a_zip_to_a_zip_with_a_master_of_its_own_file(tmp_path, optimizer):
+    source = Path(__file__).parents[1] / "golden/dl4j/models/mlp_adam.zip"
+    features = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    sb.data.export((features, np.eye(3, dtype=np.float32)[features[:, :3].argmax(1)]), tmp_path / "d", progress=False)
+    master = sb.ParameterAveragingTrainingMaster(workers=1, batch_size_per_worker=16)
+    (tmp_path / "master.json").write_text(master.to_json())
+    config = tmp_path / "job.yaml"
+    config.write_text(
+        f"network: {{dl4j: {source}{optimizer}}}\ndata: {{train: {tmp_path}/d, test: {tmp_path}/d}}\n"
+        f"master: {tmp_path}/master.json\nbackend: local\nepochs: 2\noutput: {tmp_path}/out.zip\n"
+    )
+    result = run("train", config)
+    assert result.exit_code == 0, result.output
+    back = sb.load_dl4j(tmp_path / "out.zip")
+    assert (back.iteration, back.epoch) == (3 + 2 * 4, 2)
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert ("updaterState.bin" in archive.namelist()) is (not optimizer)
+    assert run("evaluate", config).stdout.strip() in result.stdout
+    assert "accuracy" in run("evaluate", config, "--model", source).stdout
+
+
+def test_a_zip_is_written_of_dl4js_networks_alone(job):
+    change(job, "network.safetensors", "network.zip")
+    fails(run("train", job), 2, "network.zip would be a model zip of DL4J's", "such as", "network.safetensors")
 
 
 def test_report_draws_what_a_run_has_saved(tmp_path):

@@ -14,6 +14,7 @@ from helpers.dl4j import array_of
 
 import strombus as sb
 from strombus.cli import main
+from strombus.compat.dl4j.data_validation import SparkDataValidation
 from strombus.data import open_dataset, read_manifest
 from strombus.data.conversion import convert_load
 from strombus.errors import (
@@ -139,9 +140,10 @@ def test_bad_files_are_listed_with_byte_and_reason_or_end_the_import(tmp_path, s
     with pytest.raises(DataError, match=r"dataset_0\.bin, byte 0"):
         convert(tmp_path / "in", target, local_executors[1])
     (tmp_path / "in/dataset_0.bin").rename(tmp_path / "in/dataset_0_22.bin")
-    with pytest.raises(TaskError, match=r"dataset_0_5\.bin, byte \d+: .* are left") as caught:
+    with pytest.raises(DataError, match=r"in/dataset_0_5\.bin, byte \d+: .* are left.*--bad-files list") as caught:
         convert(tmp_path / "in", target, local_executors[1])
-    assert isinstance(caught.value.__cause__, DataError)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert isinstance(caught.value.__cause__, TaskError)
     with pytest.raises(UnfinishedExportError, match="run it again"):
         open_dataset(target)
     found = convert(tmp_path / "in", target, local_executors[1], bad_files="list")
@@ -156,9 +158,13 @@ def test_bad_files_are_listed_with_byte_and_reason_or_end_the_import(tmp_path, s
     assert [one.bad for one in found.skipped] == [True, True, False, True, False]
     text = str(found)
     assert "dataset_0_5.bin, byte " in text
-    assert "dataset_0_20.bin is DataSet(features float32[4]" in text
+    assert "dataset_0_20.bin, byte 0: it is DataSet(features float32[4]" in text
     assert "dataset_0_21.bin: no examples" in text
     assert "from 11 files" in text
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "in").glob("dataset*.bin")}
+    share = (sizes["dataset_0_5.bin"] + sizes["dataset_0_20.bin"]) / sum(sizes.values())
+    assert found.lost == pytest.approx(share)
+    assert f"left out 3 bad files, {share:.2%} of all bytes:\n" in text
 
 
 def test_an_import_that_is_interrupted_goes_on_where_it_ended(tmp_path, small, local_executors, monkeypatch):
@@ -191,7 +197,7 @@ def test_what_changed_between_two_runs_is_converted_again(tmp_path, small, local
     total = save(tmp_path / "in")
     whole = (tmp_path / "in/dataset_0_9.bin").read_bytes()
     (tmp_path / "in/dataset_0_9.bin").write_bytes(whole[:-1])
-    with pytest.raises(TaskError, match=r"dataset_0_9\.bin"):
+    with pytest.raises(DataError, match=r"dataset_0_9\.bin"):
         convert(tmp_path / "in", tmp_path / "d.zarr", local_executors[1])
     (tmp_path / "in/dataset_0_9.bin").write_bytes(whole)
     with open(tmp_path / "in/dataset_0_0.bin", "wb") as file:
@@ -227,7 +233,7 @@ def test_what_cannot_be_converted_is_said(tmp_path, local_executors):
     with pytest.raises(ConfigurationError, match="bad_files"):
         convert(tmp_path / "in", tmp_path / "d.zarr", local_executors[1], bad_files="skip")
     (tmp_path / "in/dataset_0_0.bin").write_bytes(b"x")
-    with pytest.raises(EmptyDataError, match="none of the 1 files"):
+    with pytest.raises(EmptyDataError, match="no example can be read, of 1 file: "):
         convert(tmp_path / "in", tmp_path / "d.zarr", local_executors[1], bad_files="list")
     assert not (tmp_path / "d.zarr").exists()
 
@@ -238,14 +244,42 @@ def test_the_command_prints_the_inventory_and_names_a_bad_file(tmp_path):
     assert (result.exit_code, result.output.splitlines()) == (
         0,
         [
-            "DataSet of 30 examples from 8 files, in 1 parts",
+            "DataSet of 30 examples from 8 files, in 1 part",
             "  features         float32    (3,)",
             "  labels           float32    (2,)",
         ],
     )
-    assert CliRunner().invoke(main, ["data", "inspect", source]).output.startswith("DataSet of 30 examples")
+    assert CliRunner().invoke(main, ["data", "inspect", source]).output.startswith("DataSet of 30 examples in 8 files")
+    checked = CliRunner().invoke(main, ["data", "validate", source])
+    assert (checked.exit_code, checked.output) == (0, "8 of 8 files valid, 30 examples\n")
     save(tmp_path / "in")
     bad(tmp_path / "in")
     result = CliRunner().invoke(main, ["data", "import-dl4j", str(tmp_path / "in"), str(tmp_path / "e.zarr")])
     assert result.exit_code == 6
     assert "dataset_0.bin, byte 0" in result.stderr
+
+
+def test_each_kind_of_damage_to_a_directory_is_found_and_set_aside(tmp_path, monkeypatch, local_executors):
+    monkeypatch.setattr("strombus.data.dl4j_validation.READ_BYTES", 100)
+    monkeypatch.setattr("strombus.data.dl4j_validation.TASK_FILES", 5)
+    folder, total = tmp_path / "in", save(tmp_path / "in")
+    bad(folder)
+    wrong = rows(500, 40)
+    wrong.features[[3, 39], 1] = np.nan, np.inf
+    write_dataset(folder / "dataset_0_23.bin", wrong)
+    found = sb.data.validate(folder, backend=local_executors[1], quarantine=True)
+    assert [(one.part, one.kind) for one in found.problems] == [
+        ("dataset_0.bin", "corrupt"),
+        ("dataset_0_5.bin", "corrupt"),
+        ("dataset_0_20.bin", "mismatched"),
+        ("dataset_0_23.bin", "non_finite"),
+    ]
+    assert str(found).splitlines()[0] == (
+        f"12 of 16 files valid, {total - 9} examples; 2 corrupt, 1 mismatched, 1 non-finite"
+    )
+    assert "dataset_0.bin: corrupt: byte 0: " in str(found)
+    assert "features has 2 NaN or infinite values" in str(found)
+    assert sorted(os.listdir(folder / "quarantine")) == sorted(found.quarantined)
+    assert sb.data.validate(folder, backend=local_executors[1]).examples == open_dataset(folder).rows == total - 9
+    report = SparkDataValidation.validateDataSets(local_executors[1], str(folder), [-1, 3], [-1, 1])
+    assert (report.mismatched, report.total) == (11, 12)

@@ -65,6 +65,24 @@ def test_the_masters_options_go_under_both_of_their_names():
         Job.model_validate({**OPTIONS, "master": {"type": "sharing"}}).make_master()
 
 
+def test_a_master_in_a_file_of_its_own(tmp_path):
+    golden = Path(__file__).parents[1] / "golden/masters"
+    for kind in ("json", "yaml"):
+        read = Job.model_validate({**OPTIONS, "master": str(golden / f"shared_default.{kind}")}).make_master()
+        assert read == getattr(sb.SharedTrainingMaster, f"from_{kind}")((golden / f"shared_default.{kind}").read_text())
+    file = tmp_path / "master.json"
+    for text, message in (
+        ('{"type": "shared_training", "averagingFrequency": 3}', "averagingFrequency are of a ParameterAveraging"),
+        ("[1]", r"master\.json must hold a mapping of options, got \[1\]"),
+        ("{", "master.json cannot be read as JSON or YAML"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigurationError, match=message):
+            Job.model_validate({**OPTIONS, "master": str(file)}).make_master()
+    with pytest.raises(ConfigurationError, match=r"none\.json cannot be read"):
+        Job.model_validate({**OPTIONS, "master": str(tmp_path / "none.json")}).make_master()
+
+
 def test_reading_lists_every_problem_at_once(tmp_path):
     file = tmp_path / "job.yaml"
     file.write_text("network: {modul: a, l1: much}\ndata: {train: x, test: 3}\nepochs: 0\n")

@@ -14,6 +14,7 @@ from strombus.data.dl4j_files import StoredFile, layout_of, open_file
 from strombus.data.manifest import JOURNAL
 from strombus.data.rows import Column, Layout
 from strombus.data.writer import PartWriter, Written
+from strombus.documents import counted
 from strombus.errors import DataError
 from strombus.files import read_whole, write_whole
 from strombus.interchange.dl4j.binary import Input
@@ -39,14 +40,15 @@ LARGEST_NOTE = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that is not in the dataset, and why; `bad` where it should have been."""
+    """A file that is not in the dataset, and why; `bad` where it should have been; `size` are its bytes."""
 
     file: str
     reason: str
     bad: bool = False
+    size: int = 0
 
     def __str__(self) -> str:
-        return self.reason if self.file in self.reason else f"{self.file}: {self.reason}"
+        return self.reason if self.reason.startswith(self.file) else f"{self.file}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Inventory:
         Files without examples, damaged or unlike the others, and what else lay in the directory.
     metadata : int
         Files with examples' metadata, which is left out.
+    size : int
+        Bytes of all files, damaged ones too.
     """
 
     files: int
@@ -74,15 +78,27 @@ class Inventory:
     columns: Mapping[str, Column]
     skipped: tuple[Skipped, ...] = ()
     metadata: int = 0
+    size: int = 0
+
+    @property
+    def lost(self) -> float:
+        """Share of all bytes that bad files have: how many of the rows they held nobody can say."""
+        return sum(one.size for one in self.skipped if one.bad) / self.size if self.size else 0.0
 
     def __str__(self) -> str:
-        lines = [f"{self.kind} of {self.examples:,} examples from {self.files:,} files, in {self.parts:,} parts"]
+        examples, files = counted(self.examples, "example"), counted(self.files, "file")
+        lines = [f"{self.kind} of {examples} from {files}, in {counted(self.parts, 'part')}"]
         lines += [f"  {name:<16} {column.dtype:<10} {column.shape}" for name, column in self.columns.items()]
         if self.metadata:
-            lines.append(f"left out metadata of examples, as Java serialises it, of {self.metadata:,} files")
-        if self.skipped:
-            lines.append(f"skipped {len(self.skipped):,}:")
-            lines += [f"  {one}" for one in self.skipped]
+            of = counted(self.metadata, "file")
+            lines.append(f"left out metadata of examples, as Java serialises it, of {of}")
+        bad, others = [one for one in self.skipped if one.bad], [one for one in self.skipped if not one.bad]
+        if bad:
+            lines.append(f"left out {counted(len(bad), 'bad file')}, {self.lost:.2%} of all bytes:")
+            lines += [f"  {one}" for one in bad]
+        if others:
+            lines.append(f"passed over {len(others):,} without examples:")
+            lines += [f"  {one}" for one in others]
         return "\n".join(lines)
 
 
@@ -169,13 +185,12 @@ def convert_load(settings: ConversionSettings, load: Load) -> Converted:
         with open_file(file) as stream:
             try:
                 description = describe_dataset(stream)
-                if description.rows:
-                    layout = layout.merge(layout_of(description), (settings.first, file.uri))
+                layout = _agreed(layout, description, settings.first, stream)
                 whole = None if _is_plain(description) else read_rows(stream, description, 0, description.rows)
             except DataError as error:
                 if not settings.keep_going:
                     raise
-                skipped.append(Skipped(file.uri, str(error), True))
+                skipped.append(Skipped(file.uri, str(error), True, file.size))
                 continue
             filling.take(stream, description, whole)
         metadata += description.metadata > 0
@@ -186,6 +201,19 @@ def convert_load(settings: ConversionSettings, load: Load) -> Converted:
     converted = Converted(writer.finish(), files, metadata, tuple(skipped))
     write_whole(_note(settings.uri, load), _RECORD.dump_json(converted))
     return converted
+
+
+def _agreed(layout: Layout, description: Description, first: str, stream: Input) -> Layout:
+    """Return the layout of all files so far and this one."""
+    if not description.rows:
+        return layout
+    here = layout_of(description)
+    try:
+        return layout.merge(here)
+    except DataError:
+        raise stream.fail(
+            f"it is {here}, and the first file, {first}, is {layout}; all must agree in kind, dtypes and shapes", 0
+        ) from None
 
 
 def _is_plain(description: Description) -> bool:

@@ -13,12 +13,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from strombus.data import store
 from strombus.data.rows import Column, Layout
-from strombus.errors import DataError, MissingDataError
+from strombus.documents import counted
+from strombus.errors import DataError, EmptyDataError, MissingDataError
 from strombus.files import open_storage
 from strombus.interchange.dl4j.binary import Input
 from strombus.interchange.dl4j.datasets import Description, describe_dataset
 
-__all__ = ["THREADS", "StoredFile", "find_all", "holds_dl4j", "layout_of", "look_into", "open_file"]
+__all__ = ["THREADS", "StoredFile", "find_all", "first_layout", "holds_dl4j", "layout_of", "look_into", "open_file"]
 
 SUFFIX = ".bin"
 SMALL = 4 << 20
@@ -159,3 +160,25 @@ def layout_of(description: Description) -> Layout:
     """Return kind and columns."""
     columns: Iterable[tuple[str, Any]] = ((name, placed.header) for name, placed in description.arrays.items())
     return Layout(description.kind, {name: Column(h.dtype.name, h.shape[1:]) for name, h in columns})
+
+
+def first_layout(files: Sequence[StoredFile], keep_going: bool = True) -> tuple[Layout, str]:
+    """Return the layout of the first file with examples, and that file; `keep_going` passes over damaged ones.
+
+    Raises
+    ------
+    EmptyDataError
+        When there is none.
+    """
+    wrong = ""
+    for file in files:
+        try:
+            description = look_into(file)
+        except DataError as error:
+            if not keep_going:
+                raise
+            wrong = wrong or f": {error}"
+            continue
+        if description.rows:
+            return layout_of(description), file.uri
+    raise EmptyDataError(f"no example can be read, of {counted(len(files), 'file')}{wrong}")

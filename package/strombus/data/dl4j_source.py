@@ -14,6 +14,7 @@ from strombus.data.claims import LARGEST_BLOCK
 from strombus.data.dl4j_files import THREADS, StoredFile, find_all, layout_of, look_into, open_file
 from strombus.data.rows import Layout, concatenate
 from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
+from strombus.documents import counted
 from strombus.errors import DataError, EmptyDataError, StrombusWarning
 from strombus.interchange.dl4j.datasets import describe_dataset, read_rows
 from strombus.types import Block, Columns
@@ -62,7 +63,7 @@ def open_dl4j(uris: Sequence[str], transform: Transform | None = None) -> Dl4jSo
                     )
                 )
     if layout is None:
-        raise EmptyDataError(f"none of the {len(files)} files at {', '.join(uris[:3])} has an example")
+        raise EmptyDataError(f"there is no example in {counted(len(files), 'file')} at {', '.join(uris[:3])}")
     warn_of_metadata(metadata)
     return Dl4jSource(filled, layout, transform)
 
@@ -71,8 +72,8 @@ def warn_of_metadata(files: int) -> None:
     """Say, once, that there was what nothing reads."""
     if files:
         warnings.warn(
-            f"{files} file{'s have' if files > 1 else ' has'} metadata of examples as Java serialises it: it is "
-            f"skipped, since reading it could run anything; features, labels and masks are complete",
+            f"{counted(files, 'file')} {'has' if files == 1 else 'have'} metadata of examples as Java serialises it: "
+            f"it is skipped, since reading it could run anything; features, labels and masks are complete",
             StrombusWarning,
             stacklevel=3,
         )
@@ -102,6 +103,11 @@ class Dl4jSource(Source):
         self.groups = tuple(_grouped(files, layout.row_bytes))
         self.part_rows = tuple(sum(file.rows for file in group) for group in self.groups)
         self._start_empty()
+
+    @property
+    def stored(self) -> str:
+        """How many files hold it."""
+        return counted(sum(map(len, self.groups)), "file")
 
     def _start_empty(self) -> None:
         self._kept: OrderedDict[Block, Columns] = OrderedDict()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from strombus.data.rows import Column, Layout, Rows, concatenate, iterate_rows
+from strombus.documents import counted
 from strombus.errors import DataError, EmptyDataError
 from strombus.types import Block, Columns, from_columns
 
@@ -42,6 +43,11 @@ class Source(ABC):
     def rows(self) -> int:
         """Rows of all parts."""
         return sum(self.part_rows)
+
+    @property
+    def stored(self) -> str:
+        """In how many parts it is, for a message."""
+        return counted(len(self.part_rows), "part")
 
     @property
     def layout(self) -> Layout:

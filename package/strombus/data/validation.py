@@ -15,9 +15,20 @@ from strombus.data import store
 from strombus.data.claims import check_array, check_inside, describe_array, missing_shards
 from strombus.data.manifest import Manifest, Part, read_manifest, write_manifest
 from strombus.data.rows import Column, is_mask
+from strombus.documents import counted
 from strombus.errors import DataError
 
-__all__ = ["Expected", "Problem", "ValidationReport", "check_part", "validate_dataset"]
+__all__ = [
+    "READ_BYTES",
+    "Expected",
+    "Problem",
+    "Shapes",
+    "ValidationReport",
+    "check_part",
+    "fits",
+    "templates",
+    "validate_dataset",
+]
 
 Shapes = Sequence[int] | Sequence[Sequence[int] | None]
 """The shape of one array, or of each array of a `MultiDataSet`."""
@@ -28,7 +39,7 @@ _KINDS = ("missing", "corrupt", "mismatched", "non_finite")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with one part; `kind` is missing, corrupt, mismatched or non_finite."""
+    """One thing wrong with one part or file; `kind` is missing, corrupt, mismatched or non_finite."""
 
     part: str
     kind: str
@@ -45,12 +56,14 @@ class ValidationReport:
     Parameters
     ----------
     total, valid : int
-        Parts.
+        Parts, or files.
     examples : int
         Rows of the valid parts.
     problems : tuple of Problem
     quarantined : tuple of str
         Parts that were moved aside.
+    noun : {"part", "file"}
+        What was looked at.
     """
 
     total: int
@@ -58,6 +71,7 @@ class ValidationReport:
     examples: int
     problems: tuple[Problem, ...] = ()
     quarantined: tuple[str, ...] = ()
+    noun: str = "part"
 
     @property
     def ok(self) -> bool:
@@ -91,7 +105,8 @@ class ValidationReport:
     def __str__(self) -> str:
         counts = Counter({kind: self.count(kind) for kind in _KINDS})
         found = ", ".join(f"{number} {kind.replace('_', '-')}" for kind, number in counts.items() if number)
-        head = f"{self.valid} of {self.total} parts valid, {self.examples} examples" + (f"; {found}" if found else "")
+        head = f"{self.valid:,} of {counted(self.total, self.noun)} valid, {counted(self.examples, 'example')}"
+        head += f"; {found}" if found else ""
         aside = [f"moved to quarantine: {', '.join(self.quarantined)}"] if self.quarantined else []
         return "\n".join([head, *map(str, self.problems), *aside])
 
@@ -157,12 +172,13 @@ def _mismatch(expected: Expected, part: Part, name: str, array: Any) -> str:
     if column is not None and (dtype, shape[1:]) != (column.dtype, tuple(column.shape)):
         return f"{name} is {dtype}{list(shape[1:])}, the dataset is {column.dtype}{list(column.shape)}"
     template = expected.shapes.get(name)
-    if template is not None and not _fits(shape, template):
+    if template is not None and not fits(shape, template):
         return f"{name} has the shape {shape}, wanted {template}"
     return ""
 
 
-def _fits(shape: tuple[int, ...], template: tuple[int, ...]) -> bool:
+def fits(shape: tuple[int, ...], template: tuple[int, ...]) -> bool:
+    """Say whether a shape is as wanted; entries of 0 or less stand for anything."""
     return len(shape) == len(template) and all(t <= 0 or s == t for s, t in zip(shape, template, strict=True))
 
 
@@ -195,7 +211,7 @@ def validate_dataset(
     uri = store.normalise(path)
     manifest = read_manifest(uri)
     columns = dict(manifest.columns)
-    shapes = _templates(manifest, features_shape, labels_shape)
+    shapes = templates(manifest.kind, features_shape, labels_shape)
     problems = [p for found in run(Expected(uri, columns, shapes), manifest.parts) for p in found]
     bad = {problem.part for problem in problems}
     good = tuple(part for part in manifest.parts if part.name not in bad)
@@ -203,16 +219,17 @@ def validate_dataset(
     return ValidationReport(len(manifest.parts), len(good), sum(part.examples for part in good), tuple(problems), moved)
 
 
-def _templates(manifest: Manifest, features: Shapes | None, labels: Shapes | None) -> dict[str, tuple[int, ...]]:
-    suffix = "" if manifest.kind == "DataSet" else "_0"
-    templates: dict[str, tuple[int, ...]] = {}
+def templates(kind: str, features: Shapes | None, labels: Shapes | None) -> dict[str, tuple[int, ...]]:
+    """Return the wanted shapes by column."""
+    suffix = "" if kind == "DataSet" else "_0"
+    found: dict[str, tuple[int, ...]] = {}
     for name, given in (("features", features), ("labels", labels)):
         if given is not None and all(isinstance(side, int) for side in given):
-            templates[f"{name}{suffix}"] = tuple(cast("Sequence[int]", given))
+            found[f"{name}{suffix}"] = tuple(cast("Sequence[int]", given))
         elif given is not None:
             several = cast("Sequence[Sequence[int] | None]", given)
-            templates |= {f"{name}_{i}": tuple(shape) for i, shape in enumerate(several) if shape is not None}
-    return templates
+            found |= {f"{name}_{i}": tuple(shape) for i, shape in enumerate(several) if shape is not None}
+    return found
 
 
 def _set_aside(uri: str, manifest: Manifest, good: tuple[Part, ...]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
 from strombus.errors import ConfigurationError, StrombusWarning, hide_credentials
 from strombus.executors.base import Executor
 from strombus.masters.job import Recovery, TrainingJob
+from strombus.masters.telling import owner_of
 from strombus.partitioning import (
     DefaultRepartitioner,
     EqualRepartitioner,
@@ -288,7 +289,15 @@ class TrainingMaster(BaseModel, ABC):
         if inert := sorted(name for name in _INERT if options.get(name) is not None):
             warnings.warn(f"DL4J's {', '.join(inert)} have no effect here", StrombusWarning, stacklevel=3)
         known = {key: value for key, value in options.items() if key not in _INERT}
-        return cls(**{key: value for key, value in known.items() if not (key in _NULL_ONLY and value is None)})
+        try:
+            return cls(**{key: value for key, value in known.items() if not (key in _NULL_ONLY and value is None)})
+        except ConfigurationError as error:
+            if (told := owner_of(known, cls)) is None:
+                raise
+            kind, names = told[0].__name__, ", ".join(told[1])
+            raise ConfigurationError(
+                f"{names} are of a {kind}, not of a {cls.__name__}; read it as a {kind}"
+            ) from error
 
     def to_json(self) -> str:
         """Return the options as JSON (DL4J: ``toJson``)."""

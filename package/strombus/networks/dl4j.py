@@ -26,8 +26,13 @@ from strombus.networks.updater import read_updater
 __all__ = ["restore_updater", "save_dl4j"]
 
 
-def restore_updater(network: Network, origin: Origin, trainings: Sequence[Training]) -> None:
+def restore_updater(network: Network, origin: Origin, trainings: Sequence[Training], name: str) -> None:
     """Bring the optimizer and schedule of an imported network to where DL4J's updaters stand.
+
+    Parameters
+    ----------
+    name : str
+        What errors call the file.
 
     Raises
     ------
@@ -36,7 +41,7 @@ def restore_updater(network: Network, origin: Origin, trainings: Sequence[Traini
     """
     parameters = trainable(network.module)
     optimizer, schedule = network.make_optimizer(list(parameters.values()))
-    write_updater_state_(optimizer, parameters, origin, trainings, network.iteration)
+    write_updater_state_(optimizer, parameters, origin, trainings, network.iteration, name)
     if isinstance(schedule, Dl4jSchedule):
         schedule.move_to(network.iteration, network.epoch)
     network.restore_updater(read_updater(optimizer, list(parameters.values()), schedule))

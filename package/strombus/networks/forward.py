@@ -54,6 +54,8 @@ class Forward:
             if isinstance(error, ConfigurationError):
                 raise
             came = ", ".join(describe(tensor) for tensor in features)
+            if any(mask is not None for mask in masks):
+                came += f" with features_mask {', '.join(map(describe, masks))}"
             raise DataError(f"the module {type(self.module).__name__} failed on features {came}: {error}") from error
 
     def _outputs(self, value: Any) -> tuple[Tensor, ...]:

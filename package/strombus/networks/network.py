@@ -260,7 +260,7 @@ class Network:
 
         Parameters
         ----------
-        features : array, shape (examples, ...), or a sequence of arrays for several inputs
+        features : array, shape (examples, ...), a sequence of arrays for several inputs, DataSet or MultiDataSet
         mask : array or sequence of arrays, optional
 
         Returns
@@ -291,7 +291,11 @@ class Network:
             f"{name:<40} {tuple(p.shape)!s:<20} {p.numel():>12,} {'trainable' if p.requires_grad else 'frozen'}"
             for name, p in self.module.named_parameters()
         ]
-        return "\n".join([*rows, f"{self.num_params():,} parameters, {self.num_params(True):,} of them trainable"])
+        rows.append(f"{self.num_params():,} parameters, {self.num_params(True):,} of them trainable")
+        theirs = self.num_params() if self.dl4j is None else sum(record.size for record in self.dl4j.records)
+        if theirs != self.num_params():
+            rows.append(f"DL4J counts {theirs:,} parameters, the statistics of batch normalisation among them")
+        return "\n".join(rows)
 
     def save(self, path: str | PathLike[str], updater: bool = True) -> None:
         """Write the network's values to one safetensors file; see `strombus.networks.saving.save`."""

@@ -93,7 +93,8 @@ def pack(
     }
     if network.dl4j is not None:
         entries = {name: base64.b64encode(data).decode() for name, data in network.dl4j.entries.items()}
-        header["dl4j"] = {"configuration": network.dl4j.configuration, "entries": entries}
+        origin = {"configuration": network.dl4j.configuration, "entries": entries, "training": network.dl4j.training}
+        header["dl4j"] = origin
     if updater is not None:
         tensors |= {f"updater.{key}": torch.tensor(array) for key, array in updater.tensors.items()}
         header["updater"] = {"groups": to_json(list(updater.groups)), "schedule": to_json(updater.schedule)}
@@ -180,13 +181,15 @@ def _parse(data: bytes, path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def read_origin(path: str | PathLike[str]) -> tuple[str, dict[str, bytes], int]:
+def read_origin(path: str | PathLike[str]) -> tuple[str, dict[str, bytes], bool, int]:
     """Return the configuration of a network that came from DL4J, and what else its zip had, from a file of `save`.
 
     Returns
     -------
     configuration : str
     entries : dict of str to bytes
+    training : bool
+        Whether it was read to be trained.
     size : int
         Bytes of the file's tensors.
 
@@ -202,7 +205,7 @@ def read_origin(path: str | PathLike[str]) -> tuple[str, dict[str, bytes], int]:
         header = parse_json(parse_json(data[8:], _HEADER)["__metadata__"][_KEY], _HEADER, finite=False)
         found = header["dl4j"]
         entries = {name: base64.b64decode(value, validate=True) for name, value in found["entries"].items()}
-        return str(found["configuration"]), entries, size - 8 - length
+        return str(found["configuration"]), entries, found.get("training") is not False, size - 8 - length
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise DataError(
             f"{path} is neither a model zip of DL4J nor a saved network that came from one "

@@ -112,7 +112,17 @@ def to_tensors(batch: DataSet | MultiDataSet, dtype: torch.dtype, device: torch.
 
 
 def as_inputs(features: Any, masks: Any, several: bool) -> MultiDataSet:
-    """Hold what a caller of `forward` or `predict` gave, one array or a sequence of them, as a minibatch."""
+    """Hold what a caller of `forward` or `predict` gave as a minibatch.
+
+    That is one array or a sequence of them, or a `DataSet` or `MultiDataSet`, whose masks are taken and whose labels
+    are not looked at.
+    """
+    if isinstance(features, DataSet | MultiDataSet):
+        if masks is not None:
+            raise DataError(f"the {type(features).__name__} has masks of its own; give them in it alone")
+        if isinstance(features, MultiDataSet):
+            return MultiDataSet(features.features, None, features.features_masks)
+        return as_inputs(features.features, features.features_mask, False)
     if several and isinstance(features, list | tuple):
         return MultiDataSet(features, None, masks)
     return MultiDataSet([features], None, None if masks is None else [masks])

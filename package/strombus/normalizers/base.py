@@ -302,7 +302,27 @@ class Normalizer(ABC):
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self)).parameters
         given = [f"{k}={v!r}" for k, v in self.options().items() if v != defaults[k].default]
-        return f"{type(self).__name__}({', '.join(given)}){'' if self.ready else ' (not fitted)'}"
+        return f"{type(self).__name__}({', '.join(given)}){self._found() if self.ready else ' (not fitted)'}"
+
+    def _found(self) -> str:
+        """Return the fitted values, of which only the first and last are written out."""
+        with np.printoptions(precision=4, threshold=6, edgeitems=2, suppress=True):
+            arrays = (", ".join(f"{key} {value}" for key, value in one.items()) for one in self.fitted.values())
+            return "".join(f", {name}: {text}" for name, text in zip(self.fitted, arrays, strict=True))
+
+    def fitted_to(self, field: str) -> Array:
+        """Return what was fitted to the only array of features.
+
+        Raises
+        ------
+        ConfigurationError
+            When nothing was fitted, or to several arrays.
+        """
+        names = [name for name in self.fitted if name.startswith("features_")]
+        if len(names) != 1:
+            was = "was not fitted" if not names else f"was fitted to {', '.join(names)}; take fitted[name]"
+            raise ConfigurationError(f"{field} is that of one array of features, the {type(self).__name__} {was}")
+        return self.fitted[names[0]][field]
 
 
 def _merge(name: str, left: Any, right: Any) -> Any:

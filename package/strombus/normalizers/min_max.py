@@ -27,6 +27,12 @@ class NormalizerMinMaxScaler(Normalizer):
         What the least and the largest value become.
     fit_labels, axis, inputs, outputs
         See `Normalizer`.
+
+    Attributes
+    ----------
+    min, max : ndarray of float64
+        Those of each feature (DL4J: ``getMin``, ``getMax``), where there is one array of features; all others, the
+        labels' too, are in `fitted`, as ``low`` and ``high``.
     """
 
     name: ClassVar[str] = "min_max"
@@ -44,6 +50,16 @@ class NormalizerMinMaxScaler(Normalizer):
     ) -> None:
         super().__init__(fit_labels=fit_labels, axis=axis, inputs=inputs, outputs=outputs)
         self.min_range, self.max_range = check_range(min_range, max_range)
+
+    @property
+    def min(self) -> Array:
+        """Least value of each feature."""
+        return self.fitted_to("low")
+
+    @property
+    def max(self) -> Array:
+        """Largest value of each feature."""
+        return self.fitted_to("high")
 
     def scaling(self, values: Mapping[str, Array]) -> Scaling:
         """Return what brings `low` to `min_range` and `high` to `max_range`."""

@@ -19,10 +19,26 @@ class NormalizerStandardize(Normalizer):
 
     The standard deviation is that of the whole population, as in DL4J and scikit-learn's ``StandardScaler``; a feature
     that is constant is divided by 1. Fitted values: ``mean`` and ``std``. See `Normalizer` for the parameters.
+
+    Attributes
+    ----------
+    mean, std : ndarray of float64
+        Those of the features (DL4J: ``getMean``, ``getStd``), where there is one array of them; all others, the labels'
+        too, are in `fitted`.
     """
 
     name: ClassVar[str] = "standardize"
     statistic: ClassVar[type[Statistic] | None] = Moments
+
+    @property
+    def mean(self) -> Array:
+        """Mean of each feature."""
+        return self.fitted_to("mean")
+
+    @property
+    def std(self) -> Array:
+        """Standard deviation of each feature, 0 for a constant one."""
+        return self.fitted_to("std")
 
     def scaling(self, values: Mapping[str, Array]) -> Scaling:
         """Return mean and standard deviation, 1 in place of 0."""

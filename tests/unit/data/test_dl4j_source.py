@@ -179,7 +179,7 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(tmp_path, files, re
 def test_what_is_not_there_or_leads_elsewhere_is_said(tmp_path):
     with pytest.raises(MissingDataError, match=r"no data at .*gone\.bin"):
         open_dataset(tmp_path / "gone.bin")
-    with pytest.raises(EmptyDataError, match="none of the 1 files"):
+    with pytest.raises(EmptyDataError, match="no example in 1 file at"):
         open_dataset(save(tmp_path / "none", [MultiDataSet([], [])]))
     save(tmp_path / "linked", [rows(0, 2)])
     os.symlink(tmp_path / "linked/dataset_0_0.bin", tmp_path / "linked/dataset_0_1.bin")

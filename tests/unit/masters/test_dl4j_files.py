@@ -49,6 +49,21 @@ def test_both_texts_are_read_alike_without_a_warning_and_come_back(name):
         assert MASTERS[name].from_json(master.to_json()) == MASTERS[name].from_yaml(master.to_yaml()) == master
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "property_"),
+    [("parameter_averaging_custom", Shared, "averagingFrequency"), ("shared_default", Averaging, "thresholdAlgorithm")],
+)
+def test_the_file_of_the_other_master_is_named(name, wrong, property_):
+    right = MASTERS[name].__name__
+    with (
+        pytest.warns() if wrong is Averaging else warnings.catch_warnings(),
+        pytest.raises(ConfigurationError) as caught,
+    ):
+        wrong.from_json(read(name))
+    assert property_ in str(caught.value)
+    assert str(caught.value).endswith(f" are of a {right}, not of a {wrong.__name__}; read it as a {right}")
+
+
 # Another value for each property that acts.
 COMMON = {
     "batchSizePerWorker": 9,

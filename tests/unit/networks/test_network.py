@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strombus.errors import ConfigurationError
+from strombus.errors import ConfigurationError, DataError
 from strombus.networks import ComputationGraph, MultiLayerNetwork, Network
-from strombus.types import DataSet, NetworkState
+from strombus.types import DataSet, MultiDataSet, NetworkState
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 STEP = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=3)
@@ -156,6 +156,21 @@ def test_predict_evaluates_and_restores_the_mode() -> None:
     assert network.module.drop.training
     assert not network.module.norm.training
     assert first.shape == (8, 3)
+
+
+def test_predict_takes_a_data_set_with_its_mask() -> None:
+    class Counts(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return (x * mask.unsqueeze(1)).sum((1, 2))[:, None]
+
+    sequences, mask = np.ones((2, 3, 4), np.float32), np.array([[1, 1, 0, 0], [1, 1, 1, 0]], np.float32)
+    network = MultiLayerNetwork(Counts)
+    for rows in (DataSet(sequences, None, mask), MultiDataSet([sequences], None, [mask])):
+        assert network.predict(rows).tolist() == [[6], [9]]
+    with pytest.raises(DataError, match="the DataSet has masks of its own"):
+        network.predict(DataSet(sequences, None, mask), mask)
+    with pytest.raises(DataError, match=r"features \(2, 3, 4\) float32 with features_mask \(2, 5\) float32: "):
+        network.predict(sequences, np.ones((2, 5)))
 
 
 def test_predict_of_a_graph() -> None:

@@ -131,6 +131,23 @@ def test_written_and_read_back(kind, tmp_path):
     assert repr(read) == repr(normalizer)
 
 
+def test_what_was_fitted_is_shown():
+    rows = np.array([[1.0, 10.0, 7.0], [3.0, 30.0, 7.0]])
+    scaled, ranged = Standardize().fit((rows, rows)), MinMax(-1, 1, fit_labels=True).fit((rows, rows[:, :1]))
+    assert (scaled.mean.tolist(), scaled.std.tolist()) == ([2, 20, 7], [1, 10, 0])
+    assert (ranged.min.tolist(), ranged.max.tolist()) == ([1, 10, 7], [3, 30, 7])
+    assert repr(scaled) == "NormalizerStandardize(), features_0: mean [ 2. 20.  7.], std [ 1. 10.  0.]"
+    assert "max_range" not in repr(ranged)
+    assert repr(ranged).endswith(", labels_0: low [1.], high [3.]")
+    assert len(repr(Standardize().fit((np.eye(1000), rows[:1].repeat(1000, 0))))) < 120
+    assert repr(Standardize()) == "NormalizerStandardize() (not fitted)"
+    with pytest.raises(ConfigurationError, match="the NormalizerStandardize was not fitted"):
+        Standardize().mean  # noqa: B018
+    two = MinMax().fit(sb.MultiDataSet([rows, rows], [rows]))
+    with pytest.raises(ConfigurationError, match=r"was fitted to features_0, features_1; take fitted\[name\]"):
+        two.max  # noqa: B018
+
+
 RECORD = {"type": "standardize", "fitted": {"features_0": {"mean": [0.0], "std": [1.0]}}}
 
 

@@ -1,4 +1,4 @@
-"""DL4J's check of data on disk, for datasets of Zarr parts."""
+"""DL4J's check of data on disk, for datasets of Zarr parts and for DL4J's own files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from strombus.data import ValidationReport
+from strombus.data.dl4j_files import find_all, first_layout, holds_dl4j
 from strombus.data.manifest import read_manifest
 from strombus.errors import DataError
 from strombus.exporting import validate
+from strombus.files import normalise
 
 __all__ = ["SparkDataValidation"]
 
@@ -64,14 +66,15 @@ class SparkDataValidation:
 
 
 def _checked(sc: Any, path: str, kind: str, features: Any, labels: Any, *, quarantine: bool) -> ValidationReport:
-    manifest = read_manifest(path)
-    if manifest.kind != kind:
-        raise DataError(f"{path} is a dataset of {manifest.kind}, not of {kind}")
+    uri = normalise(path)
+    layout = first_layout(find_all([uri])[0])[0] if holds_dl4j(uri) else read_manifest(uri).layout
+    if layout.kind != kind:
+        raise DataError(f"{path} is a dataset of {layout.kind}, not of {kind}")
     shapes: dict[str, Any] = {}
     for name, wanted in (("features", features), ("labels", labels)):
         if kind == "MultiDataSet" and wanted is not None:
             count = wanted if isinstance(wanted, int) else len(wanted)
-            have = sum(column.rpartition("_")[0] == name for column in manifest.columns)
+            have = sum(column.rpartition("_")[0] == name for column in layout.columns)
             if have != count:
                 raise DataError(f"{path} has {have} arrays of {name}, wanted {count}")
         shapes[f"{name}_shape"] = None if isinstance(wanted, int) else wanted

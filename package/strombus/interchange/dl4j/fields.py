@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any, TypeVar
 
 from strombus.documents import shorten
 from strombus.errors import ConfigurationError, DataError
 
-__all__ = ["Fields", "Options", "unread"]
+__all__ = ["Fields", "Options", "shown", "unread"]
 
 T = TypeVar("T")
 
@@ -20,6 +20,12 @@ _MISSING: Any = object()
 def unread(place: str, what: str, advice: str) -> ConfigurationError:
     """Return the error for something of DL4J's that is not read: where, what, and what to do."""
     return ConfigurationError(f"{place}: {what} is not read; {advice}")
+
+
+def shown(values: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return numbers, texts and lists of those names as ``nin=4, nout=8``, for what torch prints of a module."""
+    kinds = (int, float, str, list)
+    return ", ".join(f"{name}={values[name]}" for name in names if isinstance(values.get(name), kinds))
 
 
 class Options:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from strombus.errors import DataError
+from strombus.interchange.dl4j.archive import UPDATER
 from strombus.interchange.dl4j.ndarray import read_ndarray
 from strombus.interchange.dl4j.optimizers import RULES, Dl4jOptimizer, fresh_state
 from strombus.interchange.dl4j.records import Origin
@@ -26,7 +27,12 @@ Parameters = Mapping[str, nn.Parameter]
 
 
 def write_updater_state_(
-    optimizer: Optimizer, parameters: Parameters, origin: Origin, trainings: Sequence[Training], iteration: int
+    optimizer: Optimizer,
+    parameters: Parameters,
+    origin: Origin,
+    trainings: Sequence[Training],
+    iteration: int,
+    name: str = "the model",
 ) -> None:
     """Bring an imported network's optimizer to the state in its file; without one, to a fresh one of that iteration.
 
@@ -36,6 +42,8 @@ def write_updater_state_(
         What the optimizer is over.
     trainings : sequence of Training
         Of all `origin`'s records.
+    name : str
+        What errors call the file.
 
     Raises
     ------
@@ -43,27 +51,28 @@ def write_updater_state_(
         When the file's state is damaged, or that of another network.
     """
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
-    saved = _saved(origin, trainings)
+    saved = _saved(origin, trainings, name)
     for record, training, arrays in zip(origin.records, trainings, saved, strict=True):
         parameter, rule = parameters.get(record.name), RULES[training.updater.rule]
         if parameter is None or not rule.state:
             continue
         state = fresh_state(rule, parameter, groups[id(parameter)])
-        for name, array in arrays.items():
-            state[name].copy_(torch.from_numpy(np.array(array)).view(parameter.shape))
+        for key, array in arrays.items():
+            state[key].copy_(torch.from_numpy(np.array(array)).view(parameter.shape))
         if rule.counts or not isinstance(optimizer, Dl4jOptimizer):
             state["step"] = torch.tensor(float(iteration))
         optimizer.state[parameter] = state
 
 
-def _saved(origin: Origin, trainings: Sequence[Training]) -> Sequence[Mapping[str, Array]]:
+def _saved(origin: Origin, trainings: Sequence[Training], name: str) -> Sequence[Mapping[str, Array]]:
     """Return each record's arrays, none where the file has no state."""
     if origin.updater_state is None:
         return [{}] * len(trainings)
-    vector = read_ndarray(origin.updater_state, "updaterState.bin").ravel()
+    entry = f"{name}, {UPDATER}"
+    vector = read_ndarray(origin.updater_state, entry).ravel()
     if vector.dtype.kind != "f":
-        raise DataError(f"updaterState.bin must be floating-point numbers, got {vector.dtype}")
-    return split_state(vector, trainings, [record.size for record in origin.records])
+        raise DataError(f"{entry} must be floating-point numbers, got {vector.dtype}")
+    return split_state(vector, trainings, [record.size for record in origin.records], entry)
 
 
 def updater_vector(

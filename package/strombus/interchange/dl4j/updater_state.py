@@ -27,7 +27,9 @@ def state_size(trainings: Sequence[Training], sizes: Sequence[int]) -> int:
     return sum(len(RULES[one.updater.rule].state) * size for one, size in zip(trainings, sizes, strict=True))
 
 
-def split_state(vector: Array, trainings: Sequence[Training], sizes: Sequence[int]) -> list[dict[str, Array]]:
+def split_state(
+    vector: Array, trainings: Sequence[Training], sizes: Sequence[int], name: str = "the updater's state"
+) -> list[dict[str, Array]]:
     """Take the vector apart.
 
     Parameters
@@ -37,6 +39,8 @@ def split_state(vector: Array, trainings: Sequence[Training], sizes: Sequence[in
         All of DL4J's parameters in the order of ``coefficients.bin``.
     sizes : sequence of int
         How many numbers each has.
+    name : str
+        What errors call the vector.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def split_state(vector: Array, trainings: Sequence[Training], sizes: Sequence[in
     wanted = state_size(trainings, sizes)
     if vector.shape != (wanted,):
         raise DataError(
-            f"the updater's state has {vector.size:,} numbers, the configuration's updaters keep {wanted:,}: "
+            f"{name} has {vector.size:,} numbers, the configuration's updaters keep {wanted:,}: "
             "the file was put together from two networks"
         )
     found: list[dict[str, Array]] = []

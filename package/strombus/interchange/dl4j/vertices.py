@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from strombus.errors import DataError
-from strombus.interchange.dl4j.fields import Fields, unread
+from strombus.interchange.dl4j.fields import Fields, shown, unread
 from strombus.interchange.dl4j.layers import Signal
 from strombus.interchange.dl4j.layers.recurrent import last_steps
 from strombus.interchange.dl4j.preprocessors import read_preprocessor
@@ -29,6 +29,11 @@ class Vertex(nn.Module):
     def __init__(self, fields: Fields) -> None:
         super().__init__()
         self.place = fields.place
+        self._settings = fields.values
+
+    def extra_repr(self) -> str:
+        """Return what DL4J's JSON says of it."""
+        return shown(self._settings, [name for name in self._settings if name not in ("@class", "modified")])
 
     def forward(self, signals: Sequence[Signal], examples: int, source: Signal | None) -> Signal:
         """Compute the vertex.

@@ -173,6 +173,19 @@ def test_a_saved_network_needs_no_zip(name, tmp_path):
     assert copy.replica().score(data) == network.replica().score(data)
 
 
+def test_what_is_printed_has_kinds_sizes_and_counts():
+    network = load("lenet_batch_norm")
+    printed = str(network.module)
+    assert "(layer0): Convolution(\n    nin=2, nout=4, kernelSize=[3, 3], stride=[1, 1], padding=[0, 0]," in printed
+    assert "(layer2): Subsampling(kernelSize=[2, 2], stride=[2, 2], " in printed
+    assert "poolingType=MAX" in printed
+    assert "(layer6): Output(\n    nin=6, nout=3, W[6, 3], b[1, 3]" in printed
+    counted = sum(array_of(one).size for one in results("lenet_batch_norm")["param_table"].values())
+    assert f"DL4J counts {counted} parameters" in network.summary()
+    assert "(s): ElementWise(op=Add)" in str(load("graph_two_in_two_out_merge").module)
+    assert "DL4J" not in load("mlp_adam").summary()
+
+
 def test_what_else_was_in_the_zip_is_kept(tmp_path):
     network = load("mlp_adam")
     assert network.dl4j.configuration.startswith("{")

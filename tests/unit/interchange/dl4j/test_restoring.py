@@ -124,9 +124,9 @@ def test_schedules_go_on_at_the_counts_of_the_file(tmp_path, data):
 
 STATE = read_ndarray(entries(ADAM)["updaterState.bin"])
 BROKEN = [
-    (written(STATE[:, :-1]), "has 85 numbers, the configuration's updaters keep 86"),
-    (written(STATE.astype(np.int32)), "must be floating-point numbers, got int32"),
-    (written(STATE)[:-1], r"updaterState\.bin, byte"),
+    (written(STATE[:, :-1]), "model.zip, updaterState.bin has 85 numbers, the configuration's updaters keep 86"),
+    (written(STATE.astype(np.int32)), "model.zip, updaterState.bin must be floating-point numbers, got int32"),
+    (written(STATE)[:-1], r"model.zip, updaterState\.bin, byte"),
 ]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from strombus.errors import DataError
 from strombus.interchange.dl4j.dropout import read_dropout
-from strombus.interchange.dl4j.fields import Fields
+from strombus.interchange.dl4j.fields import Fields, shown
 from strombus.interchange.dl4j.losses import OutputLoss
 
 __all__ = ["Entry", "Layer", "Signal", "masked", "pass_training"]
@@ -21,6 +21,20 @@ Signal = tuple[Tensor, Tensor | None]
 """Activations, and the mask that goes with them."""
 
 _MOST = 2**40
+
+_SHOWN = (
+    "nin",
+    "nout",
+    "kernelSize",
+    "stride",
+    "padding",
+    "dilation",
+    "convolutionMode",
+    "poolingType",
+    "mode",
+    "size",
+)
+"""What is printed of a layer, where its JSON has it."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +111,9 @@ class Layer(nn.Module):
         return x if self.dropout is None else self.dropout(x)
 
     def extra_repr(self) -> str:
-        """Return DL4J's parameters."""
-        return ", ".join(f"{entry.key}{list(entry.shape)}" for entry in self.entries)
+        """Return sizes and the like as DL4J calls them, and its parameters."""
+        sizes = shown(self._settings, _SHOWN)
+        return ", ".join(filter(None, [sizes, *(f"{entry.key}{list(entry.shape)}" for entry in self.entries)]))
 
     def declare(
         self,
