@@ -68,7 +68,8 @@ class Network:
         ``l1 * sum|W| + l2 / 2 * sum W**2`` is added to the loss, as in DL4J. A mapping gives each parameter that
         it names its own.
     device : str or torch.device
-        Where a worker computes: ``"auto"`` takes a GPU where there is one. The driver's copy is on the CPU.
+        Where a worker computes: ``"auto"`` takes a GPU where there are some, each process of a host its own as far as
+        they go round. The driver's copy is on the CPU.
     autocast : torch.dtype or str, optional
         ``torch.bfloat16`` computes forward passes and losses in mixed precision.
     accumulate : int

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from strombus.errors import ConfigurationError, DataError, NonFiniteError
 from strombus.networks.clipping import Clipping
 from strombus.networks.copies import DRAWING
+from strombus.networks.devices import resolve_device
 from strombus.networks.finiteness import (
     explain_gradient,
     explain_loss,
@@ -64,7 +65,7 @@ class Replica:
     ----------
     network : Network
     device : str or torch.device, optional
-        Where to compute; by default as the network says ("auto": a GPU where there is one).
+        Where to compute; by default as the network says ("auto": a GPU of this process's own where there are some).
 
     Attributes
     ----------
@@ -389,10 +390,3 @@ class Replica:
 
     def _load_updater(self, state: UpdaterState) -> None:
         write_updater_(state, self.optimizer, self.flat.parameters, self.schedule)
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn ``"auto"`` into a GPU where there is one, into the CPU elsewhere."""
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)

@@ -84,4 +84,5 @@ def seed_torch(replica: Replica, *numbers: int) -> None:
     with DRAWING.hold():
         torch.default_generator.manual_seed(seed)
     if replica.device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(replica.device):
+            torch.cuda.manual_seed(seed)
