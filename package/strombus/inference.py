@@ -18,14 +18,16 @@ from strombus.data.results import assemble, begin, check_free, end, plan_assembl
 from strombus.errors import ConfigurationError, DataError, EmptyDataError, NonFiniteError
 from strombus.evaluation import Metric
 from strombus.evaluation.request import Request
-from strombus.executors.base import Executor, Shared
+from strombus.executors.base import Executor, Shared, Task
 from strombus.executors.calls import dump, load
 from strombus.executors.values import Packed
 from strombus.exporting import check_shared, readable_source
 from strombus.networks import Network
 from strombus.partitioning import DefaultRepartitioner
+from strombus.stats import Listening, Relay
 from strombus.types import MultiDataSet, Partition
 from strombus.worker.evaluating import evaluate_part, merge_metrics
+from strombus.worker.heard import Heard, heard, merge_heard
 from strombus.worker.inference import (
     InferenceWork,
     Outputs,
@@ -72,7 +74,7 @@ class Inference:
         with self._opened(data, self._work(Scores(), batch_size)) as (work, parts):
             if not parts:
                 return LossSum()
-            total: LossSum = self.executor.map_reduce(sum_part, parts, merge_losses, work).get()
+            total: LossSum = self._reduced(sum_part, parts, merge_losses, work)
         return total
 
     def calculate_score(self, data: Any, average: bool = True, batch_size: int = 64, finite: bool = True) -> float:
@@ -97,7 +99,7 @@ class Inference:
         with self._rows(data, batch_size) as (source, parts):
             scoring = ScoringWork(self.network, source, batch_size, request.metrics, request.outputs, passes)
             with self._shared(scoring) as work:
-                filled: Sequence[Metric] = self.executor.map_reduce(evaluate_part, parts, merge_metrics, work).get()
+                filled: Sequence[Metric] = self._reduced(evaluate_part, parts, merge_metrics, work)
         return filled
 
     def score_examples(self, data: Any, regularization: bool, batch_size: int, to: Path | None) -> Any:
@@ -150,7 +152,7 @@ class Inference:
             if keyed:
                 parts = _chunks(list(source.objects), work)
                 with self._shared(work) as shared:
-                    return [answer for part in self.executor.map(answer_part, parts, shared) for answer in part]
+                    return [answer for part in self._mapped(answer_part, parts, shared) for answer in part]
         return self._arrays(source, work, whole)
 
     def _lazy(self, collection: NativeCollection, work: InferenceWork) -> Any:
@@ -167,7 +169,7 @@ class Inference:
 
     def _arrays(self, source: Any, work: InferenceWork, whole: bool) -> Any:
         with self._opened(source, work, whole) as (shared, parts):
-            pieces = [piece for piece in self.executor.map(compute_part, parts, shared) if piece[1]]
+            pieces = [piece for piece in self._mapped(compute_part, parts, shared) if piece[1]]
         if not pieces:
             raise EmptyDataError("the data holds no examples")
         arrays = tuple(np.concatenate(column) for column in zip(*(arrays for _, arrays in pieces), strict=True))
@@ -184,7 +186,7 @@ class Inference:
             begin(job)
             check_shared(job, self.executor)
             with self._opened(source, work, whole, job) as (shared, parts):
-                pieces = [piece for written in self.executor.map(write_part, parts, shared) for piece in written]
+                pieces = [piece for written in self._mapped(write_part, parts, shared) for piece in written]
             assembly = plan_assembly(job, pieces)
             with self._shared(assembly) as planned:
                 for _ in self.executor.map(assemble, assembly.spans(), planned):
@@ -241,6 +243,20 @@ class Inference:
         stops = [*starts[1:], source.rows]
         return tuple(Partition(s.rank, start, stop) for s, start, stop in zip(spans, starts, stops, strict=True))
 
+    def _reduced(self, task: Task, parts: Sequence[Any], merge: Callable[[Any, Any], Any], work: Shared[Any]) -> Any:
+        """Return the merged results of all parts, and repeat here what the workers have logged."""
+        found: Heard = self.executor.map_reduce(heard(task, Listening.now()), parts, merge_heard(merge), work).get()
+        with Relay() as relay:
+            _repeat(relay, found)
+        return found.value
+
+    def _mapped(self, task: Task, parts: Sequence[Any], work: Shared[Any]) -> Iterator[Any]:
+        """Yield the result of each part, and repeat here what the workers have logged."""
+        with Relay() as relay:
+            for found in self.executor.map(heard(task, Listening.now()), parts, work):
+                _repeat(relay, found)
+                yield found.value
+
     @contextmanager
     def _shared(self, value: Any) -> Iterator[Shared[Any]]:
         shared = self.executor.share(value)
@@ -248,6 +264,11 @@ class Inference:
             yield shared
         finally:
             shared.free()
+
+
+def _repeat(relay: Relay, found: Heard) -> None:
+    for place, said in found.said:
+        relay.take(None, place, said)
 
 
 def _check_batch_size(batch_size: Any) -> None:

@@ -28,7 +28,7 @@ from strombus.masters.base import TrainingMaster
 from strombus.masters.job import Remainder, TrainingJob
 from strombus.networks import Network
 from strombus.runs import Checkpoint
-from strombus.stats import Recorder, TrainingStats
+from strombus.stats import Recorder, Relay, TrainingStats
 from strombus.types import Cursor
 
 __all__ = ["Fit"]
@@ -81,6 +81,7 @@ class Fit:
         self.network, self.master, self.executor = network, master, executor
         self.stats = TrainingStats()
         self.seed = master.rng_seed if master.rng_seed is not None else secrets.randbits(31)
+        self._relay = Relay()
         self._recorder = Recorder(master.collect_training_stats, stats=self.stats)
         if master.collect_training_stats:
             self.stats.about |= {"backend": executor.name, "master": master.name}
@@ -112,7 +113,7 @@ class Fit:
         KeyboardInterrupt, FitInterrupted
             When SIGINT or SIGTERM came, see `Interruption`.
         """
-        with self._interruption, ExitStack() as stack:
+        with self._interruption, self._relay, ExitStack() as stack:
             try:
                 with self._recorder.phase("export"):
                     source = stack.enter_context(self._open(data, keep=self._where_to_export()))
@@ -226,6 +227,7 @@ class Fit:
             resumed=checkpoint if saves else None,
             left_out=self._attempts.left_out,
             survives=self._attempts.survives,
+            relay=self._relay,
         )
 
     def _go_on(self, keeper: Keeper, source: Readable, workers: int) -> Checkpoint | None:

@@ -78,6 +78,8 @@ class GangWatch:
             return
         if event.name == "leaving":
             self.left = self.left or MemberLost(f"member {rank} left: {event.values['reason']}", rank)
+        elif event.name == "said":
+            self._job.relay.take(rank, event.host, event.values["said"])
         elif event.name == "timings":
             self._job.stats.merge(TrainingStats.unpack(event.payload, f"what member {rank} timed"))
         elif event.name not in ("progress", "epoch", "state", "saved"):

@@ -11,7 +11,7 @@ from strombus.errors import MemberLost
 from strombus.executors.base import Executor
 from strombus.networks import Network
 from strombus.runs import Checkpoint, Saving
-from strombus.stats import TrainingStats
+from strombus.stats import Relay, TrainingStats
 from strombus.types import Cursor, NetworkState, WorkerReport
 
 __all__ = ["Observer", "Progress", "Recovery", "Remainder", "SavedByMembers", "TrainingJob"]
@@ -195,6 +195,8 @@ class TrainingJob:
         Workers that were lost when everything had been trained, and what was lost with them.
     survives : bool
         Whether the others carry on when a worker is lost, as `Recovery` says.
+    relay : Relay
+        Repeats here what workers log.
     left : Remainder or None
         Set by a master that has returned before its job was done: the state that it returned is what to go on from.
     """
@@ -217,4 +219,5 @@ class TrainingJob:
     left_out: frozenset[tuple[int, int, int, int]] = frozenset()
     losses: list[str] = field(default_factory=list)
     survives: bool = False
+    relay: Relay = field(default_factory=Relay)
     left: Remainder | None = None

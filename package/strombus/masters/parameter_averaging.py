@@ -17,7 +17,7 @@ from strombus.masters.feeding import feed_of
 from strombus.masters.job import Progress, TrainingJob
 from strombus.masters.rounds import CellRounds, Rounds, SourceRounds
 from strombus.partitioning import Repartitioner
-from strombus.stats import Recorder
+from strombus.stats import Listening, Recorder
 from strombus.types import ClockBounds, NetworkState, UpdaterState
 from strombus.worker.averaging import AveragingWork, complete_state, summary_of
 from strombus.worker.bench import Feed
@@ -128,6 +128,7 @@ class _Run:
             hooks=self.hooks,
             ranks=self.rounds.ranks,
             timed=master.collect_training_stats,
+            listening=Listening.now(),
         )
 
     def _epoch(self, work: Shared[AveragingWork], start: Averaged) -> tuple[Averaged, bool]:
@@ -188,6 +189,8 @@ class _Run:
         """Wait for a round, let go the mean it started from, and tell hooks and observer."""
         with self.recorder.phase("round"):
             summary = done.mean.look(summary_of)
+        for rank, place, said in summary.said:
+            self.job.relay.take(rank, place, said)
         if done.before is not anchor:
             done.before.free()
         if not summary.finite:

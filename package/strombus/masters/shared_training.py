@@ -33,7 +33,7 @@ from strombus.masters.going_on import check_continue, outcome
 from strombus.masters.job import Recovery, TrainingJob
 from strombus.partitioning import Repartitioner
 from strombus.runs import Checkpoint
-from strombus.stats import Recorder
+from strombus.stats import Listening, Recorder
 from strombus.transport import Seconds, Transport, TransportOptions, make_keys, transports
 from strombus.types import Capacity, NetworkState
 from strombus.worker.carrying import Carried
@@ -352,6 +352,7 @@ class SharedTrainingMaster(TrainingMaster):
             saving=job.saving,
             left_out=job.left_out,
             survives=job.survives,
+            listening=Listening.now(),
         )
 
 

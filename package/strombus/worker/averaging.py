@@ -15,7 +15,7 @@ from strombus.data import open_cell
 from strombus.errors import ConfigurationError
 from strombus.executors.calls import trains
 from strombus.networks import Network, Replica
-from strombus.stats import Recorder, where
+from strombus.stats import Ear, Listening, Recorder, where
 from strombus.types import DataSet, MultiDataSet, NetworkState, Partition, UpdaterState, WorkerReport
 from strombus.worker.bench import Feed, Workbench
 from strombus.worker.guarding import Guard, OnNonfinite, Place
@@ -63,6 +63,8 @@ class AveragingWork:
         For cells that an engine holds, the rank that trains each.
     timed : bool
         Whether phases are timed.
+    listening : Listening or None
+        What of the workers' logs the driver wants to have.
     """
 
     network: Network
@@ -75,6 +77,7 @@ class AveragingWork:
     hooks: tuple[TrainingHook, ...] = ()
     ranks: tuple[int, ...] = ()
     timed: bool = False
+    listening: Listening | None = None
     bench: Workbench = field(default_factory=Workbench)
 
 
@@ -99,7 +102,7 @@ def _train(
 ) -> Contribution:
     recorder, started = Recorder(work.timed, rank), time.perf_counter()
     hooks = copy.deepcopy(work.hooks)
-    with ExitStack() as stack:
+    with Ear(work.listening) as ear, ExitStack() as stack:
         with recorder.phase("init"):
             replica = stack.enter_context(work.bench.replica_of(work.network))
         with recorder.phase("load"):
@@ -112,6 +115,9 @@ def _train(
         report = _report(replica, totals, rank, time.perf_counter() - started)
         contribution = _contribution(work, replica, totals, recorder, report, hooks, start.epoch)
         work.bench.holds(contribution.state)
+        if said := ear.take():
+            summary = replace(contribution.summary, said=((rank, ear.place, said),))
+            contribution = replace(contribution, summary=summary)
         return contribution
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strombus.stats import Recorder, TrainingStats
+from strombus.stats import Recorder, Said, TrainingStats
 from strombus.types import NetworkState, UpdaterState, WorkerReport
 
 __all__ = ["Averaged", "Contribution", "Pile", "Summary", "add_up", "finish_round", "merge_contributions"]
@@ -39,6 +39,8 @@ class Summary:
         What each worker did.
     finite : bool
         Whether the mean of their parameters is.
+    said : tuple of (int, str, tuple)
+        Rank and place of each worker that has logged something, and what.
     """
 
     examples: int = 0
@@ -50,6 +52,7 @@ class Summary:
     hooks: tuple[tuple[int, tuple[Any, ...]], ...] = ()
     reports: tuple[WorkerReport, ...] = ()
     finite: bool = True
+    said: tuple[tuple[int, str, tuple[Said, ...]], ...] = ()
 
     @property
     def score(self) -> float:
@@ -66,6 +69,7 @@ class Summary:
             self.timings + other.timings,
             self.hooks + other.hooks,
             self.reports + other.reports,
+            said=self.said + other.said,
         )
 
 

@@ -10,10 +10,10 @@ from strombus.compression import Update
 from strombus.executors.base import Member
 from strombus.networks import Replica, StepResult
 from strombus.networks.parcels import pack_state
-from strombus.stats import Recorder, where
+from strombus.stats import Ear, Recorder, where
 from strombus.types import DataSet, Event, MultiDataSet, NetworkState
 
-__all__ = ["Reports"]
+__all__ = ["Reports", "tell_said"]
 
 _EVERY = 0.5
 """Seconds between two reports to the driver."""
@@ -50,8 +50,8 @@ class Reports:
         Minibatches that were left out.
     """
 
-    def __init__(self, member: Member, replica: Replica, recorder: Recorder) -> None:
-        self._member, self._replica, self._recorder = member, replica, recorder
+    def __init__(self, member: Member, replica: Replica, recorder: Recorder, ear: Ear) -> None:
+        self._member, self._replica, self._recorder, self._ear = member, replica, recorder, ear
         self._where = where()
         self._figures = _Figures()
         self._since = self._told = 0.0
@@ -92,6 +92,7 @@ class Reports:
         }
         self._member.report(Event(name, self._member.rank, time.time(), seconds, self._where, values))
         self.tell_timings()
+        tell_said(self._member, self._ear)
 
     def tell_timings(self) -> None:
         """Report what was timed since the last report, so that no member keeps a whole fit's."""
@@ -110,3 +111,9 @@ class Reports:
         for start in range(0, len(data), _CHUNK):
             values = {"epoch": epoch, "last": start + _CHUNK >= len(data)}
             self._member.report(Event("state", 0, values=values, payload=data[start : start + _CHUNK]))
+
+
+def tell_said(member: Member, ear: Ear) -> None:
+    """Hand to the driver what this process has logged since the last call."""
+    if said := ear.take():
+        member.report(Event("said", member.rank, time.time(), host=ear.place, values={"said": said}))

@@ -16,7 +16,7 @@ from strombus.errors import ExecutorError, NonFiniteError
 from strombus.executors.base import Member
 from strombus.executors.members import GRACE, LEASE
 from strombus.networks import StepResult
-from strombus.stats import Recorder
+from strombus.stats import Ear, Recorder
 from strombus.transport import Transport
 from strombus.types import Cursor, DataSet, Event, MultiDataSet, NetworkState, Partition
 from strombus.worker.carrying import Carried
@@ -26,7 +26,7 @@ from strombus.worker.meeting import connected
 from strombus.worker.mixing import LEFT_OUT, Mixer, Pace
 from strombus.worker.peers import Kind, Peers, Regroup
 from strombus.worker.regrouping import Departure, Standing
-from strombus.worker.reporting import Reports
+from strombus.worker.reporting import Reports, tell_said
 from strombus.worker.saving import MemberRecord, Saver, read_records
 from strombus.worker.settling import Settler
 from strombus.worker.sharing_work import MemberResult, SharingWork
@@ -44,10 +44,12 @@ def share_training(member: Member, work: SharingWork, opened: Any) -> MemberResu
 
     What takes long and no other member has to wait for comes before they meet.
     """
-    training = _Training(member, work, open_cell(opened)[1] if work.cells else None)
-    training.warm_up()
     options = work.options
     with ExitStack() as stack:
+        ear = stack.enter_context(Ear(work.listening))
+        stack.callback(tell_said, member, ear)  # also what led to an error
+        training = _Training(member, work, open_cell(opened)[1] if work.cells else None, ear)
+        training.warm_up()
         with training.recorder.phase("connect"):
             meeting = connected(member, work.keys, options.transport, options.transport_options)
             transport = stack.enter_context(meeting)
@@ -57,7 +59,7 @@ def share_training(member: Member, work: SharingWork, opened: Any) -> MemberResu
 class _Training:
     """One member at work."""
 
-    def __init__(self, member: Member, work: SharingWork, cell: DataSet | MultiDataSet | None) -> None:
+    def __init__(self, member: Member, work: SharingWork, cell: DataSet | MultiDataSet | None, ear: Ear) -> None:
         options = work.options
         self.cell = cell
         self.member, self.work, self.options = member, work, options
@@ -82,7 +84,7 @@ class _Training:
             self.settler.rows = int(self.record.figures["rows"])
         self.pace = Pace(options.patience, options.step_patience)
         self.mixer = Mixer(self.peers, self.compressor, options.combine, options.max_staleness, self.pace)
-        self.reports = Reports(member, self.replica, self.recorder)
+        self.reports = Reports(member, self.replica, self.recorder, ear)
         self.words: dict[int, dict[str, Any]] = {}
         self.validates = work.validates_first
         self.told_to_stop = self.told_to_leave = False

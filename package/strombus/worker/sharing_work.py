@@ -9,6 +9,7 @@ from strombus.compression import Compression
 from strombus.networks import Network
 from strombus.partitioning import Repartitioner
 from strombus.runs import Checkpoint, Saving
+from strombus.stats import Listening
 from strombus.transport import Keys, Transport, TransportOptions
 from strombus.types import NetworkState, Partition
 from strombus.worker.bench import Feed
@@ -81,6 +82,8 @@ class SharingWork:
     survives : bool
         Whether the others go on when a member is lost, until they meet the next time; then they leave as they are. They
         wait for the driver's word after each epoch, so that none begins one that another will not.
+    listening : Listening or None
+        What of the members' logs the driver wants to have.
     """
 
     network: Network
@@ -100,6 +103,7 @@ class SharingWork:
     resumed: Checkpoint | None = None
     left_out: frozenset[Place] = frozenset()
     survives: bool = False
+    listening: Listening | None = None
 
 
 @dataclass(frozen=True)
