@@ -109,7 +109,8 @@ def demo(backend: str, epochs: int, workers: int) -> None:
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.option("--backend", help="Use another backend than the configuration names.")
 @click.option("--epochs", type=click.IntRange(1), help="Train for another number of epochs.")
-def train(config: str, backend: str | None, epochs: int | None) -> None:
+@click.option("--fast-dev-run", is_flag=True, help="Try two minibatches on every worker, and leave no trace.")
+def train(config: str, backend: str | None, epochs: int | None, fast_dev_run: bool) -> None:
     """Train the network that CONFIG, a YAML file, describes."""
     from strombus.jobs import read_job
     from strombus.trainer import Trainer
@@ -122,7 +123,11 @@ def train(config: str, backend: str | None, epochs: int | None) -> None:
     metrics = None if test is None else job.make_metrics(network)
     with Trainer(network, job.make_master(), backend=backend or job.backend) as trainer:
         network.normalizer = job.make_normalizer(network, data, trainer.executor)
-        result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation, **job.run_options())
+        options = {**job.run_options(), "fast_dev_run": fast_dev_run, "progress": not fast_dev_run}
+        result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation, **options)
+        if result.tried is not None:
+            click.echo(result.tried)
+            return
         click.echo(f"trained on {result.examples:,} examples in {result.seconds:.1f} s, score {result.score:.4f}")
         if job.output:
             job.save(network)

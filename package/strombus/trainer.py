@@ -19,6 +19,7 @@ from strombus.fitting.checkpointing import Keeper
 from strombus.fitting.fit import Fit
 from strombus.fitting.recording import describe, record_result, restore_result
 from strombus.fitting.result import FitResult
+from strombus.fitting.trying import check_steps, try_out
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
 from strombus.runs import CheckpointConfig, open_run, read_result
@@ -112,6 +113,7 @@ class Trainer(Scoring):
         storage_path: str | os.PathLike[str] | None = None,
         checkpoint: CheckpointConfig | None = None,
         accept_changes: bool = False,
+        fast_dev_run: bool | int = False,
     ) -> FitResult:
         """Train for a number of epochs; a second call goes on where the first ended.
 
@@ -136,6 +138,10 @@ class Trainer(Scoring):
             When a fit with a name writes checkpoints; after each epoch by default.
         accept_changes : bool
             Go on with a run that was begun with other settings.
+        fast_dev_run : bool or int
+            Try it all with two minibatches on every worker, or so many, and as many rows of the validation data: on
+            the real backend, with the first of the real rows. It leaves no trace: no run directory, no checkpoint,
+            nothing in this trainer; the network is as it was. Metric loggers and early stopping are left out.
 
         Raises
         ------
@@ -151,6 +157,8 @@ class Trainer(Scoring):
             raise ConfigurationError("storage_path and checkpoint are for a fit with a name; give fit a name too")
         if checkpoint is not None and checkpoint.best is not None and validation is None:
             raise ConfigurationError(f"best={checkpoint.best!r} is a figure of the validation data: give fit some")
+        if steps := check_steps(fast_dev_run):
+            return try_out(self, steps, data, validation, check_callbacks(callbacks), progress)
         with self.network.kept_for_a_fit(), ExitStack() as stack:
             watchers, keeper = [*check_callbacks(callbacks), *([ProgressBar()] if progress else [])], None
             if name is not None:

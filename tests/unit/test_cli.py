@@ -230,6 +230,20 @@ def test_options_of_the_command_stand_above_the_file(job):
     assert "trained on 320 examples" in result.stdout
 
 
+def test_a_job_is_tried_without_a_trace(job):
+    change(job, "epochs: 8", f"epochs: 8\nname: first\nstorage_path: {job.parent}/runs")
+    before = sorted(job.parent.rglob("*"))
+    result = run("train", job, "--fast-dev-run")
+    assert result.exit_code == 0, result.output
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("dry run on local: 1 worker trained 2 minibatches, 32 rows in all, ")
+    assert {path for path in job.parent.rglob("*") if path.suffix != ".pyc"} - {job.parent / "__pycache__"} == set(
+        before
+    )
+    change(job, "numWorkers: 1", "numWorkers: 1, averaging_frequency: 0")
+    fails(run("train", job, "--fast-dev-run"), 2, "averaging_frequency")
+
+
 def test_datasets_are_written_shown_and_checked(tmp_path):
     features = np.arange(60, dtype=np.float32).reshape(20, 3)
     np.savez(tmp_path / "rows.npz", features=features, labels=np.arange(20), labels_mask=np.ones(20, np.uint8))

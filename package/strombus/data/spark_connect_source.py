@@ -73,8 +73,8 @@ class ConnectCollection(NativeCollection):
             "(the default), with an export_directory that this program and all executors reach"
         )
 
-    def _arrange(self, *_: Any) -> NoReturn:
-        raise NotImplementedError
+    def _arrange(self, executor: Any, *_: Any) -> NoReturn:
+        self.arrange(executor, [])
 
     def release(self) -> None:
         """Do nothing: nothing is cached."""

@@ -35,6 +35,8 @@ class FitResult:
         checkpoint; or who was lost, where the others went on without, and how many rows were dealt anew.
     skipped : mapping of int to int
         Minibatches that each worker has left out (see ``on_nonfinite`` of the masters); empty where none has.
+    tried : str or None
+        Of a dry run (``fast_dev_run``), what it tried.
     """
 
     network: Network
@@ -47,6 +49,7 @@ class FitResult:
     stopped_by: str | None = None
     failures: tuple[str, ...] = ()
     skipped: Mapping[int, int] = field(default_factory=dict)
+    tried: str | None = None
 
     @property
     def score(self) -> float:
