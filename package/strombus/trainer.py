@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Self
 
-from strombus.callbacks import Callback, JsonLinesLogger, ProgressBar
+from strombus.callbacks import Callback, JsonLinesLogger, show_progress
 from strombus.callbacks.base import check_callbacks
 from strombus.data import Source
 from strombus.errors import ConfigurationError, ExecutorError, kind_of
@@ -16,6 +16,8 @@ from strombus.executors.base import Executor
 from strombus.executors.local import LocalExecutor
 from strombus.exporting import readable_source
 from strombus.fitting.checkpointing import Keeper
+from strombus.fitting.display import show_trainer
+from strombus.fitting.explaining import Explanation, explain_fit
 from strombus.fitting.fit import Fit
 from strombus.fitting.recording import describe, record_result, restore_result
 from strombus.fitting.result import FitResult
@@ -56,6 +58,7 @@ class Trainer(Scoring):
         self.stats = TrainingStats()
         self._executor: Executor | None = None
         self._stand_in: Executor | None = None
+        self._last: FitResult | None = None
         self._closed, self._owned = False, not isinstance(backend, Executor)
         self._backend = backend
 
@@ -127,7 +130,7 @@ class Trainer(Scoring):
             Scored after each epoch; for classifiers the accuracy is given too.
         callbacks : sequence of Callback
         progress : bool
-            Show a bar on a terminal, lines elsewhere.
+            Show a bar on a terminal, a table in a notebook, lines elsewhere.
         name : str, optional
             Gives the fit a directory ``storage_path/name`` with its options, metrics, checkpoints, network and result.
             The same fit with the same name goes on where it was cut off, or returns its result where it has ended.
@@ -160,7 +163,7 @@ class Trainer(Scoring):
         if steps := check_steps(fast_dev_run):
             return try_out(self, steps, data, validation, check_callbacks(callbacks), progress)
         with self.network.kept_for_a_fit(), ExitStack() as stack:
-            watchers, keeper = [*check_callbacks(callbacks), *([ProgressBar()] if progress else [])], None
+            watchers, keeper = [*check_callbacks(callbacks), *([show_progress()] if progress else [])], None
             if name is not None:
                 settings = describe(self.network, master, epochs)
                 if (finished := read_result(name, storage_path)) is not None:
@@ -178,10 +181,29 @@ class Trainer(Scoring):
             finally:
                 self._stand_in = None
                 self.stats.merge(fit.stats)
-            self._carried = fit.carried
+            self._carried, self._last = fit.carried, result
             if keeper is not None:
                 record_result(keeper, result)
             return result
+
+    def explain(
+        self,
+        data: Any,
+        epochs: int = 1,
+        validation: Any = None,
+        *,
+        name: str | None = None,
+        storage_path: str | os.PathLike[str] | None = None,
+        checkpoint: CheckpointConfig | None = None,
+    ) -> Explanation:
+        """Return what `fit` with these arguments is going to do: who trains what, what is sent, what is written where.
+
+        Nothing is trained, exported or written. Rows that an engine holds are counted there, a pass over them for a
+        Bag or an RDD. Its text is for ``print``; a notebook shows it as a table.
+        """
+        master = self._master_to_fit(epochs)
+        what = self.network, master, self.executor, data, epochs, validation
+        return explain_fit(*what, name=name, storage_path=storage_path, checkpoint=checkpoint)
 
     def _readable(self, source: Any, executor: Executor, **options: Any) -> AbstractContextManager[Source]:
         return readable_source(source, executor, **options)
@@ -202,6 +224,9 @@ class Trainer(Scoring):
         if epochs < 1:
             raise ConfigurationError(f"epochs must be at least 1, got {epochs}")
         return self.master
+
+    def _repr_html_(self) -> str:
+        return show_trainer(self.network, self.master, self._backend, self._executor, self._last)
 
     def close(self) -> None:
         """Close the backend if this trainer opened it."""

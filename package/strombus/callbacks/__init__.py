@@ -14,6 +14,7 @@ from strombus.callbacks.conditions import (
     Standing,
 )
 from strombus.callbacks.early_stopping import EarlyStopping, EarlyStoppingResult
+from strombus.callbacks.live import LiveTable, show_progress
 from strombus.callbacks.loggers import Entry, JsonLinesLogger, MetricLogger, MlflowLogger, TensorBoardLogger
 from strombus.callbacks.monitors import MetricValue
 from strombus.callbacks.progress import ProgressBar
@@ -33,6 +34,7 @@ __all__ = [
     "InvalidScore",
     "IterationCondition",
     "JsonLinesLogger",
+    "LiveTable",
     "MaxEpochs",
     "MaxScore",
     "MaxTime",
@@ -45,4 +47,5 @@ __all__ = [
     "Scored",
     "Standing",
     "TensorBoardLogger",
+    "show_progress",
 ]

@@ -194,6 +194,10 @@ class Executor(ABC):
         """Return what in the engine's settings stands in the way of a training, each with the setting to change."""
         return []
 
+    def links(self) -> dict[str, str]:
+        """Return the addresses of pages that show the engine at work, by what to call them."""
+        return {}
+
     def close(self) -> None:
         """Close what this executor opened, and nothing else; a second call does nothing."""
 

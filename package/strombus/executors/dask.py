@@ -357,6 +357,12 @@ class DaskExecutor(Executor):
             if differ:
                 warnings.warn(f"Dask worker {worker} has {', '.join(differ)}", StrombusWarning, stacklevel=2)
 
+    def links(self) -> dict[str, str]:
+        """Return the address of Dask's dashboard, where the scheduler has one."""
+        with contextlib.suppress(Exception):  # not of the contract: a client that has lost its scheduler has none
+            return {"Dask dashboard": link} if (link := self.client.dashboard_link) else {}
+        return {}
+
     def close(self) -> None:
         """Close the cluster that was made for this executor; a client that was given stays open."""
         owned, self._owned = self._owned, []

@@ -223,6 +223,10 @@ class SparkExecutor(Executor):
         ensure_running(self.context)
         return concerns_of(dict(self.context.getConf().getAll()), is_local(self.context))
 
+    def links(self) -> dict[str, str]:
+        """Return the address of the application's page, where it has one."""
+        return {"Spark UI": str(page)} if (page := self.context.uiWebUrl) else {}
+
     def close(self) -> None:
         """Stop the Spark application if this executor opened it."""
         opened, self._opened = self._opened, False

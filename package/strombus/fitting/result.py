@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from strombus.callbacks import EpochRecord
+from strombus.callbacks.tables import epoch_table, fact_table
 from strombus.networks import Network
 from strombus.stats import TrainingStats
 
@@ -55,3 +56,20 @@ class FitResult:
     def score(self) -> float:
         """The last epoch's score; NaN when nothing was trained."""
         return self.epochs[-1].score if self.epochs else float("nan")
+
+    def summary(self) -> str:
+        """Return one line: epochs, rows, time, score and validation."""
+        if not self.epochs:
+            return "nothing was trained"
+        last = self.epochs[-1]
+        figures = "".join(f", validation {name} {value:.4f}" for name, value in last.validation.items())
+        ended = "" if self.stopped_by is None else f"; ended by {self.stopped_by}"
+        epochs = f"{len(self.epochs)} epoch{'s' * (len(self.epochs) != 1)}"
+        rows = f"{self.examples:,} rows in all, in {self.seconds:.1f} s"
+        return f"{epochs}, {rows}: score {last.score:.4f}{figures}{ended}"
+
+    def _repr_html_(self) -> str:
+        facts = [("result", self.tried or self.summary()), ("seed", str(self.seed))]
+        facts += [("failure", failure) for failure in self.failures]
+        facts += [("left out", f"{count} minibatches by worker {worker}") for worker, count in self.skipped.items()]
+        return fact_table("FitResult", facts) + epoch_table(self.epochs)

@@ -3,7 +3,7 @@
 from strombus.runs.checkpoint_config import CheckpointConfig, Interval
 from strombus.runs.checkpoints import Checkpoint, CheckpointStore, Draft, digest
 from strombus.runs.lease import Lease
-from strombus.runs.run import CONFIG, METRICS, RESULT, FinishedRun, Run, open_run, plain, read_result
+from strombus.runs.run import CONFIG, METRICS, RESULT, FinishedRun, Run, open_run, path_of, plain, read_result
 from strombus.runs.saving import MODEL, Saving, member_file
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "digest",
     "member_file",
     "open_run",
+    "path_of",
     "plain",
     "read_result",
 ]

@@ -16,7 +16,7 @@ from strombus.errors import ConfigurationError, RunError, hide_credentials
 from strombus.files import join, normalise, read_whole, write_whole
 from strombus.runs.lease import Lease
 
-__all__ = ["CONFIG", "METRICS", "RESULT", "FinishedRun", "Run", "open_run", "plain", "read_result"]
+__all__ = ["CONFIG", "METRICS", "RESULT", "FinishedRun", "Run", "open_run", "path_of", "plain", "read_result"]
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 STORAGE = "strombus-runs"
@@ -95,7 +95,7 @@ def open_run(
     RunError
         When the run has ended, or is in use.
     """
-    path = _path_of(name, storage_path)
+    path = path_of(name, storage_path)
     what = f"the run {name!r} in {path}"
     with Lease(join(path, "lease.json"), what, lease_seconds) as lease:
         if _read(join(path, RESULT)) is not None:
@@ -105,12 +105,13 @@ def open_run(
 
 def read_result(name: str, storage_path: str | os.PathLike[str] | None = None) -> FinishedRun | None:
     """Return what a run came to; None when it has not ended, or never began."""
-    path = _path_of(name, storage_path)
+    path = path_of(name, storage_path)
     result = _read(join(path, RESULT))
     return None if result is None else FinishedRun(path, result, _read(join(path, CONFIG)) or {})
 
 
-def _path_of(name: str, storage_path: str | os.PathLike[str] | None) -> str:
+def path_of(name: str, storage_path: str | os.PathLike[str] | None) -> str:
+    """Return where a run lies: an absolute path, or a URI."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigurationError(f"name must be of letters, digits, '.', '_' and '-', got {name!r}")
     return join(normalise(STORAGE if storage_path is None else storage_path), name)
