@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, TextIO
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from strombus.callbacks.base import Callback, EpochRecord, FitPlan
 from strombus.masters.job import Progress

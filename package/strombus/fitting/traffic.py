@@ -43,10 +43,8 @@ class Traffic:
     to: int = 1
 
     def __str__(self) -> str:
-        size = describe_bytes(self.most)
-        if self.least != self.most:
-            size = f"{describe_bytes(self.least)} to {size}"
-        return f"about {size} {self.each}"
+        sizes = dict.fromkeys((describe_bytes(self.least), describe_bytes(self.most)))
+        return f"about {' to '.join(sizes)} {self.each}"
 
 
 def describe_bytes(count: float) -> str:

@@ -62,10 +62,16 @@ class Ear:
     ----------
     listening : Listening, optional
         Without it nothing is heard.
+
+    Attributes
+    ----------
+    far : bool
+        Whether the driver is on another host, so that what this process shows by itself is not seen twice.
     """
 
     def __init__(self, listening: Listening | None) -> None:
         self.place = where()
+        self.far = listening is not None and listening.driver.rpartition(":")[0] != self.place.rpartition(":")[0]
         self._level = logging.CRITICAL + 1
         if listening is not None and listening.driver != self.place:
             self._level = listening.level
@@ -131,17 +137,38 @@ class _Hearing(logging.Handler):
         if record.exc_info and record.exc_info[1] is not None:
             text += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
         self._tell(record.name, record.levelno, text)
+        last = logging.lastResort
+        # Python shows what nobody handles, and thinks that this one does.
+        if last is not None and record.levelno >= last.level and self._shows and self._alone(record):
+            last.handle(record)
+
+    @property
+    def _shows(self) -> bool:
+        """Whether this process goes on to show what it showed before: its terminal is not the driver's."""
+        return any(ear.far for ear in self._ears)
+
+    def _alone(self, record: logging.LogRecord) -> bool:
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None:
+            if any(handler is not self for handler in logger.handlers):
+                return False
+            logger = logger.parent if logger.propagate else None
+        return True
 
     def _warn(self, message: Any, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
         if getattr(self._before, "__module__", "") != "logging":  # that one logs it, and then it is heard as a record
             text = f"{category.__name__}: {message} ({Path(filename).name}:{lineno})"
             self._tell("py.warnings", logging.WARNING, text)
-        self._before(message, category, filename, lineno, *more)
+        if self._shows or self._before is not _SHOWN:
+            self._before(message, category, filename, lineno, *more)
 
     def _tell(self, name: str, level: int, text: str) -> None:
         for ear in self._ears:
             ear.hear(name, level, text)
 
+
+_SHOWN = warnings.showwarning
+"""Python's own, which writes to the standard error."""
 
 _PROCESS = _Hearing()
 """Of this process, as its root logger and its warnings are."""
@@ -198,8 +225,7 @@ class Relay:
         """Say how much was not repeated; a second call says nothing."""
         if self._again or self._beyond:
             self._logger.warning(
-                "of what workers have logged, %d repetitions and %d others, beyond %d in %g s, are not repeated here; "
-                "their own logs have them",
+                "of what workers have logged, %d repetitions and %d others, beyond %d in %g s, are not shown",
                 self._again,
                 self._beyond,
                 BURST,

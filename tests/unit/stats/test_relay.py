@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
+import subprocess
 import sys
 import warnings
 
@@ -90,6 +92,24 @@ def test_overlapping_ears_hear_each_their_own_time():
     logging.getLogger("x").warning("nobody")
     assert [text for _, _, text, _ in first.take()] == ["both", "the first alone"]
     assert [text for _, _, text, _ in second.take()] == ["both"]
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_what_python_shows_by_itself_is_shown_once_on_the_drivers_host(far):
+    """In a process of its own, in which nobody has configured any logging."""
+    host = "another-host" if far else socket.gethostname()
+    code = f"""
+import logging, warnings
+from strombus.stats import Ear, Listening
+with Ear(Listening("{host}:1", logging.WARNING)) as ear:
+    logging.getLogger("x").warning("logged")
+    logging.getLogger("x").info("not logged")
+    warnings.warn("warned")
+print(len(ear.take()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "2\n"
+    assert [one in done.stderr for one in ("logged", "warned", "not logged")] == [far, far, False]
 
 
 @pytest.mark.parametrize("level", ["driver", logging.CRITICAL + 1])
