@@ -101,7 +101,8 @@ def test_members_that_are_cut_off_end_after_the_same_step(staleness, told, rows)
     (length,) = {length for _, length in found}
     assert [own for own, _ in found] == [min(mine, length) for mine in rows]
     first = min((step for step, mine in zip(told, rows, strict=True) if step < mine), default=planned)
-    assert first <= length <= min(planned, first + staleness + 1)
+    # The first by the clock may be ahead of the one with the fewest steps, by as many as it may run ahead.
+    assert first <= length <= min(planned, first + 2 * staleness + 1)
 
 
 def test_a_lost_member_counts_as_one_that_has_ended():
