@@ -305,7 +305,7 @@ def test_a_loss_that_is_not_finite_ends_with_its_own_code(job):
     ("options", "code", "words"),
     [
         ("numWorkers: 2, encoder: {type: dense, bits: 3}", 2, ["DenseEncoder has no option 'bits'", "dtype"]),
-        ("numWorkers: 2, averagingFrequency: 3", 2, ["no option 'averagingFrequency'", "combine"]),
+        ("numWorkers: 2, averagingFrequency: 3", 2, ["averagingFrequency", "not of a SharedTrainingMaster"]),
         ("numWorkers: 2, thresholdAlgorithm: {type: fixed, threshold: 1.0e+39}", 2, ["outside the range of float32"]),
     ],
 )
