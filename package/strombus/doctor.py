@@ -9,7 +9,8 @@ import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from strombus.networks import Network
 from strombus.transport import make_keys
 from strombus.types import Capacity, Finding
 from strombus.worker.bench import Feed
+from strombus.worker.meeting import hub_beside
 from strombus.worker.probing import (
     LinkFigures,
     Place,
@@ -105,12 +107,13 @@ def _examine_engine(
     yield _describe_capacity(executor.name, capacity, count)
     yield from executor.concerns()
     trial = _trial(master, network, data)
-    with _marked(directory) as mark:
+    with _marked(directory) as mark, ExitStack() as stack:
         work = ProbeWork(directory, mark, make_keys(), trial=trial)
         if isinstance(master, SharedTrainingMaster):
-            work = ProbeWork(
-                directory, mark, make_keys(), master.transport, master.transport_options, master.timeout, trial
-            )
+            options = master.transport_options
+            work = replace(work, transport=master.transport, options=options, patience=master.timeout)
+            beside = hub_beside(executor, count, work.keys, master.transport, options)
+            work = replace(work, hub=stack.enter_context(beside))
         yield from _examine_workers(executor, work, count, master)
 
 

@@ -245,11 +245,12 @@ def test_a_member_that_raises_is_named(pair):
     fit(pair, make_network(), make_data(40), workers=2, batch_size_per_worker=4)
 
 
-def test_a_transport_of_ones_own_is_taken_by_its_class(pair):
-    options = TransportOptions(topology="star")
-    network = make_network("sgd")
-    _, result = fit(pair, network, make_data(32), transport=ZeroMQTransport, transport_options=options, workers=2)
-    assert result.examples == 32
+def test_a_star_is_a_mesh_and_a_transport_is_taken_by_its_class(pair):
+    options = {"max_staleness": 0, "workers": 2, "batch_size_per_worker": 4}
+    star = {"transport": ZeroMQTransport, "transport_options": TransportOptions(topology="star")}
+    meshed, starred = [fit(pair, make_network("sgd"), make_data(32), **options, **more) for more in ({}, star)]
+    assert starred[1].examples == 32
+    np.testing.assert_array_equal(meshed[0], starred[0])
 
 
 def test_the_memory_transport_refuses_members_that_are_processes(pair):

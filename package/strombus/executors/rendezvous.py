@@ -33,6 +33,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from strombus.executors.board import Board
 from strombus.executors.board_pump import BoardPump
 from strombus.executors.members import LinkedMember, MemberPump, Message, Ticket
+from strombus.ports import bind
 
 __all__ = ["RendezvousMember", "RendezvousServer", "RendezvousTicket"]
 
@@ -66,7 +67,8 @@ class RendezvousServer:
     timeout : float
         Seconds to wait for all members, and for each exchange.
     host : str
-        Address of this host that the members can dial; only this interface is listened on.
+        Address of this host that the members can dial; only this interface is listened on, within the environment's
+        STROMBUS_PORTS where it holds a range.
     survive : bool
         See `Board`.
 
@@ -140,8 +142,8 @@ class _RouterChannel:
         self._socket.setsockopt(zmq.LINGER, LINGER)
         if ":" in host:
             self._socket.setsockopt(zmq.IPV6, 1)
-        port = self._socket.bind_to_random_port(f"tcp://{f'[{host}]' if ':' in host else host}")
-        self.address = f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
+        host = f"[{host}]" if ":" in host else host
+        self.address = f"tcp://{host}:{bind(self._socket, host)}"
 
     def send(self, messages: Mapping[str, list[Message]]) -> None:
         for address, mail in messages.items():

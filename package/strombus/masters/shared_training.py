@@ -37,6 +37,7 @@ from strombus.stats import Listening, Recorder
 from strombus.transport import Seconds, Transport, TransportOptions, make_keys, transports
 from strombus.types import Capacity, NetworkState
 from strombus.worker.carrying import Carried
+from strombus.worker.meeting import hub_beside
 from strombus.worker.saving import merge_records, read_records
 from strombus.worker.scoring import ScoringWork
 from strombus.worker.sharing import share_training
@@ -247,7 +248,8 @@ class SharedTrainingMaster(TrainingMaster):
                 if not isinstance(job.source, Source):
                     cells = stack.enter_context(cells_for_members(self, job, job.source, repartitioner))
                     work, payloads = replace(work, cells=tuple(cells)), list(cells.values())
-            results, epoch = self._run(job, work, payloads)
+            beside = hub_beside(job.executor, len(payloads), work.keys, self.transport, work.options.transport_options)
+            results, epoch = self._run(job, replace(work, hub=stack.enter_context(beside)), payloads)
         for rank, result in results.items():
             for hook, state in zip(self.training_hooks, getattr(result, "hooks", ()), strict=False):
                 if state is not None:

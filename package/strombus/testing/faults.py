@@ -227,7 +227,7 @@ def _suffer(fault: Fault, body: Callable[..., Any], member: Member, shared: Any,
         return body(member, shared, payload)
 
     def make(name: Any, seat: Seat, options: TransportOptions) -> Transport:
-        if (seat.run_id, seat.rank) != (member.run_id, member.rank):  # a later gang's, in the process of one that hangs
+        if (seat.run_id, seat.rank) != (run_id, member.rank):  # a later gang's, in the process of one that hangs
             return make_transport(name, seat, options)
         if fault.action == "flip":
             kind = transports[name] if isinstance(name, str) else name
@@ -240,6 +240,8 @@ def _suffer(fault: Fault, body: Callable[..., Any], member: Member, shared: Any,
             fault.reach("save")
         return files
 
+    hub = getattr(shared, "hub", None)
+    run_id = member.run_id if hub is None else hub.run_id
     write_part = Saver._write
     fault.reach("start")
     with mock.patch.object(meeting, "make_transport", make), mock.patch.object(Saver, "_write", write):

@@ -11,12 +11,10 @@ A test module of a third party's transport::
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, TypeVar, cast
+from collections.abc import Iterator
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import psutil
@@ -24,16 +22,23 @@ import pytest
 
 from strombus.errors import ConfigurationError, PeerLost
 from strombus.testing.links import LinkFaults, faulty, kill
-from strombus.transport import Keys, Message, Seat, Transport, TransportOptions, make_keys
+from strombus.testing.transport_tasks import (
+    PATIENCE,
+    assert_complete,
+    gang,
+    in_threads,
+    loss_seen_by,
+    take,
+    talk,
+    train,
+    unconnected,
+    update_of,
+)
+from strombus.transport import Message, Seat, Transport, TransportOptions, make_keys
 from strombus.transport.linked import LinkedTransport
-from strombus.transport.topology import arity_of
+from strombus.transport.topology import Shape
 
 __all__ = ["TransportSuite", "gang", "in_threads", "take"]
-
-T = TypeVar("T")
-
-PATIENCE = 60.0
-"""Seconds after which a case has failed, on the slowest machine."""
 
 FAULTS = {
     "delays": LinkFaults(seed=1, delay=0.002, jitter=0.01),
@@ -43,48 +48,6 @@ FAULTS = {
     "flipped bits": LinkFaults(seed=5, corrupt=0.05),
     "all": LinkFaults(seed=6, lose=0.03, duplicate=0.1, reorder=0.1, corrupt=0.02, jitter=0.003),
 }
-
-
-def in_threads(ends: Sequence[Transport], work: Callable[[Transport], T]) -> list[T]:
-    """Do `work` for each end in a thread of its own; return the results in order."""
-    with ThreadPoolExecutor(len(ends)) as pool:
-        return list(pool.map(work, ends))
-
-
-@contextlib.contextmanager
-def gang(
-    kind: type[Transport], size: int, options: TransportOptions, run_id: str = "run", keys: Keys | None = None
-) -> Iterator[list[Transport]]:
-    """Yield the connected ends of a gang; they are closed at the end."""
-    keys = keys or make_keys()
-    ends = [kind(Seat(rank, size, run_id, 0, keys), options) for rank in range(size)]
-    try:
-        addresses = [end.address() for end in ends]
-        in_threads(ends, lambda end: end.connect(addresses))
-        yield ends
-    finally:
-        in_threads(ends, lambda end: end.close(flush=1.0))
-
-
-def take(end: Transport, count: int, timeout: float = PATIENCE) -> list[Message]:
-    """Receive until `count` messages have come, or the time is over."""
-    found: list[Message] = []
-    deadline = time.monotonic() + timeout
-    while len(found) < count and time.monotonic() < deadline:
-        found += end.receive(0.05)
-    return found
-
-
-def loss_seen_by(end: Transport) -> tuple[int | None, float]:
-    """Receive until a member is lost; return who, and after how many seconds."""
-    started = time.monotonic()
-    while time.monotonic() - started < PATIENCE:
-        try:
-            end.receive(0.05)
-        except PeerLost as lost:
-            end.close(flush=0.0)
-            return lost.rank, time.monotonic() - started
-    raise AssertionError(f"member {end.seat.rank} noticed nothing")
 
 
 class TransportSuite:
@@ -229,8 +192,7 @@ class TransportSuite:
         """Each update once, whatever happens to frames; then all replicas are the sum of all updates."""
         kind = faulty(cast(type[LinkedTransport], self.transport), FAULTS[fault])
         options, keys = self.options.model_copy(update={"dead_after": 20.0, "queue": 8}), make_keys()
-        ends = [kind(Seat(rank, self.members, "run", 0, keys), options) for rank in range(self.members)]
-        addresses, done = [end.address() for end in ends], threading.Barrier(self.members)
+        done = threading.Barrier(self.members)
 
         def join_and_train(end: Transport) -> np.ndarray[Any, np.dtype[np.int64]]:
             try:
@@ -239,7 +201,8 @@ class TransportSuite:
             finally:
                 end.close(flush=1.0)
 
-        replicas = in_threads(ends, join_and_train)
+        with unconnected(kind, self.members, options, "run", keys) as (ends, addresses):
+            replicas = in_threads(ends, join_and_train)
         total = sum(update_of(rank, step) for rank in range(self.members) for step in range(12))
         assert all(np.array_equal(replica, total) for replica in replicas)
 
@@ -253,7 +216,7 @@ class TransportSuite:
         assert max(seconds for _, seconds in seen) < self.options.dead_after + 10
 
     def test_the_others_go_on_without_one_that_died(self) -> None:
-        if not self.transport.tolerates or arity_of(self.options.topology, self.members) is not None:
+        if not self.transport.tolerates or not Shape.of(self.options.topology, self.members).is_mesh:
             pytest.skip("members do not go on without a lost one here")
         with self._gang(queue=4) as ends:
             others, dead = ends[:-1], ends[-1].seat.rank
@@ -354,47 +317,3 @@ class TransportSuite:
         assert threading.active_count() <= threads
         listening = [one for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
         assert len(listening) <= ports
-
-
-def talk(end: Transport, steps: int, *, listen: bool = True, others: int = 0) -> list[Message]:
-    """Send `steps` messages and receive everybody's, or so many `others`', in between too if `listen`."""
-    mine: list[Message] = []
-    for step in range(steps):
-        end.send(1, step, bytes([end.seat.rank]) * (step + 1))
-        if listen:
-            mine += end.receive()
-    return mine + take(end, steps * (others or end.seat.size - 1) - len(mine))
-
-
-def assert_complete(messages: Sequence[Message], origins: set[int], steps: int) -> None:
-    """Check that each origin's messages of `talk` are there, once and in order."""
-    assert {message.origin for message in messages} == origins
-    for origin in origins:
-        theirs = [message for message in messages if message.origin == origin]
-        assert [message.step for message in theirs] == list(range(steps))
-        assert all(message.payload == bytes([origin]) * (message.step + 1) for message in theirs)
-
-
-def update_of(rank: int, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return a member's update of a step: such that a sum tells which are in it."""
-    return np.random.default_rng([rank, step]).integers(-(2**40), 2**40, 50)
-
-
-def train(end: Transport, steps: int, done: threading.Barrier) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Send updates and add everybody's, twice if one comes twice; return the sum when all have everything."""
-    replica = np.zeros(50, np.int64)
-    missing = steps * (end.seat.size - 1)
-    deadline = time.monotonic() + PATIENCE
-    for step in range(steps):
-        mine = update_of(end.seat.rank, step)
-        end.send(1, step, mine.tobytes())
-        replica += mine
-    finished = threading.Thread(target=done.wait, args=(PATIENCE,))
-    while (missing > 0 or finished.is_alive()) and time.monotonic() < deadline:
-        for message in end.receive(0.01):  # also when all is there: the others may need something again
-            replica += np.frombuffer(message.payload, np.int64)
-            missing -= 1
-        if missing == 0 and finished.ident is None:
-            finished.start()
-    finished.join(PATIENCE)
-    return replica

@@ -2,9 +2,11 @@
 
 from strombus.registry import Registry
 from strombus.transport.base import Keys, Message, Seat, Seconds, Transport, TransportFigures, TransportOptions
+from strombus.transport.hub import Hub, find_hub, open_hub
 from strombus.transport.zeromq import make_keys
 
 __all__ = [
+    "Hub",
     "Keys",
     "Message",
     "Seat",
@@ -12,8 +14,10 @@ __all__ = [
     "Transport",
     "TransportFigures",
     "TransportOptions",
+    "find_hub",
     "make_keys",
     "make_transport",
+    "open_hub",
     "transports",
 ]
 

@@ -6,12 +6,13 @@ import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from strombus.errors import ConfigurationError
+from strombus.ports import read_ports
 from strombus.transport.topology import Topology
 
 __all__ = ["Keys", "Message", "Seat", "Transport", "TransportFigures", "TransportOptions"]
@@ -19,6 +20,9 @@ __all__ = ["Keys", "Message", "Seat", "Transport", "TransportFigures", "Transpor
 Port = Annotated[int, Field(ge=1, le=2**16 - 1)]
 Seconds = Annotated[float, Field(gt=0, le=1e8)]
 """Of a wait; the system's own limit is not far above."""
+
+DRIVER = "driver"
+"""Where a star's hub is, unless a host is named."""
 
 Payload = bytes | bytearray | memoryview
 
@@ -60,8 +64,10 @@ class Seat:
     ----------
     keys : Keys or None
         Made for the gang; a transport within one process needs none.
-    towards : str, optional
-        A host that all members reach, if one is known; see `strombus.transport.addresses.own_address`.
+    towards : tuple of str
+        Hosts that all members reach, as far as known; see `strombus.transport.addresses.own_address`.
+    hub : int
+        The rank of a star's hub; `size` where that is no member (see `strombus.transport.hub`), and of its own seat.
     """
 
     rank: int
@@ -69,7 +75,8 @@ class Seat:
     run_id: str
     attempt: int
     keys: Keys | None = None
-    towards: str | None = None
+    towards: tuple[str, ...] = ()
+    hub: int = 0
 
 
 @dataclass
@@ -87,16 +94,20 @@ class TransportOptions(BaseModel):
 
     Parameters
     ----------
-    host : str, optional
-        This member's address as the others reach it.
+    host : str or callable, optional
+        This member's address as the others reach it; or a function without arguments that returns it, and is called
+        where it is asked for: on each worker, for a star's hub where that is.
+    interface : str, optional
+        Instead, the name of the network interface that has it, such as "eth1".
     network_mask : str, optional
         Instead, a network such as "10.0.0.0/8" in which each member has an address (DL4J: ``networkMask``). Without
-        either it is the environment's STROMBUS_HOST, else the address of the interface that leads outwards.
+        any it is the environment's STROMBUS_HOST, else the address of the interface that leads outwards.
     controller_address : str, optional
-        An address that all members reach, such as the driver's (DL4J: ``controllerAddress``). Without `host` and
-        `network_mask` each listens on the interface that leads there; on that very host, at the address itself.
-    ports : (int, int), optional
-        First and last port to listen on; by default whatever is free.
+        An address that all members reach, such as the driver's (DL4J: ``controllerAddress``). Without those above
+        each listens on the interface that leads there; on that very host, at the address itself.
+    ports : (int, int) or str, optional
+        First and last port to listen on, or both as "40000-40100"; by default the environment's STROMBUS_PORTS, and
+        without it whatever is free.
     connect_timeout, send_timeout : float
         Seconds to meet the others, and to hand over one message to a slow reader.
     dead_after : float
@@ -108,15 +119,19 @@ class TransportOptions(BaseModel):
         Bytes.
     topology : {"auto", "mesh", "tree", "star"}
         Who is connected to whom. "mesh": all with all. "tree": members pass on what eight others below and
-        one above them say. "star": all through rank 0, whose port is then the only one. "auto" is a mesh of up to 16
+        one above them say. "star": all through one hub, whose port is then the only one. "auto" is a mesh of up to 16
         members and a tree of more (DL4J: ``meshBuildMode``).
+    hub : str
+        Where a star's hub is: "driver", or the name or address of a host: the driver's, or that of a member, which then
+        is the hub.
     """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
     )
 
-    host: str | None = None
+    host: str | Callable[[], str] | None = None
+    interface: str | None = None
     network_mask: str | None = None
     controller_address: str | None = None
     ports: tuple[Port, Port] | None = None
@@ -127,6 +142,25 @@ class TransportOptions(BaseModel):
     window: int = Field(default=2**26, ge=1)
     largest_message: int = Field(default=2**30, ge=2**10)
     topology: Topology = "auto"
+    hub: str = DRIVER
+
+    @field_validator("ports", mode="before")
+    @classmethod
+    def _a_range(cls, value: Any) -> Any:
+        return read_ports(value)
+
+    @field_validator("ports")
+    @classmethod
+    def _first_and_last(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and value[0] > value[1]:
+            raise ValueError(f"wanted the first port and then the last one, got {value[0]} and {value[1]}")
+        return value
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.hub != DRIVER and self.topology != "star":
+            raise ValueError(f"hub={self.hub!r} is that of a star: wanted topology='star', got {self.topology!r}")
+        return self
 
     @field_validator("network_mask")
     @classmethod
@@ -169,7 +203,10 @@ class Transport(ABC):
 
     @abstractmethod
     def connect(self, addresses: Sequence[bytes]) -> None:
-        """Meet the others, whose addresses come in rank order; PeerLost names who did not come."""
+        """Meet the others, whose addresses come in rank order; PeerLost names who did not come.
+
+        The address of a hub that is no member comes last.
+        """
 
     @abstractmethod
     def send(self, kind: int, step: int, payload: Payload, *, to: int | None = None) -> None:
@@ -194,6 +231,15 @@ class Transport(ABC):
     def tolerate(self) -> None:
         """From now on note in `lost` who is lost, where `send` and `receive` would raise PeerLost; for `tolerates`."""
         raise ConfigurationError(f"the transport {self.name} does not go on without a member that is lost")
+
+    def serve(self) -> bytes:
+        """Open this end as the hub of a star, of whom no member is the hub, and return its address.
+
+        From then on it passes on, in a thread, what those who come say to one another, until `close`.
+        """
+        raise ConfigurationError(
+            f"the transport {self.name} has no hub but a member: give the host of one as `hub`, or another topology"
+        )
 
     def forget(self, rank: int) -> None:
         """Take nothing from a member any more and drop what waits for it; after `tolerate`."""

@@ -15,15 +15,17 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from strombus.errors import ConfigurationError, ExecutorError, PeerLost, WireError
+from strombus.transport.addresses import chosen_by
 from strombus.transport.base import Message, Payload, Seat, Transport, TransportOptions
 from strombus.transport.frames import ALL, HEADER_SIZE, Frame
 from strombus.transport.links import Link
 from strombus.transport.switch import CONTROL, SLICE, Switch
-from strombus.transport.topology import next_hop
 from strombus.transport.wire import Arrival, Wire
 
 __all__ = ["LinkedTransport"]
 
+_FURTHER = 1.0
+"""Seconds that a neighbour gets to say that it is somebody behind it who takes nothing."""
 _LAST_WORDS = 0.2
 """Seconds that the last acknowledgement, or a goodbye without a flush, may take to go out."""
 
@@ -51,31 +53,35 @@ class LinkedTransport(Transport):
     # -- what members call
 
     def address(self) -> bytes:
-        """Listen, if a higher rank will dial, and return what it needs for that."""
-        return self._wire.listen(dialled=any(rank > self._rank for rank in self._switch.links))
+        """Listen, if anybody will dial, and return what they need for that."""
+        return self._wire.listen(dialled=not all(link.dialled for link in self._switch.links.values()))
 
     def connect(self, addresses: Sequence[bytes]) -> None:
-        """Dial the lower ranks among the neighbours, and wait until all are met."""
+        """Dial those neighbours that listen, and wait until all are met."""
         deadline = time.monotonic() + self.options.connect_timeout
         for link in self._switch.links.values():
             if link.dialled:
                 self._wire.dial(link.rank, addresses[link.rank])
         while missing := [link for link in self._switch.links.values() if not link.met]:
             if time.monotonic() > deadline:
-                where = ", ".join(f"member {one.rank} at {self._wire.place(addresses[one.rank])}" for one in missing)
-                raise self._switch.lose(
-                    f"member {self._rank} did not meet {where} within {self.options.connect_timeout:g} s: is the "
-                    "address one that it reaches (option `host`), and does a firewall close the port (option "
-                    "`ports`)? A slow start needs a longer `connect_timeout`",
-                    missing[0].rank,
-                )
+                raise self._switch.lose(self._explain_missing(missing, addresses), missing[0].rank)
             self._go_on("it met the others")
             self._advance(SLICE)
             self._switch.raise_failure()
         if self._switch.relays:
             self._switch.bounded = True
-            self._thread = threading.Thread(target=self._pass_on_forever, name=f"relay-{self._rank}", daemon=True)
-            self._thread.start()
+            self._begin_to_pass_on()
+
+    def serve(self) -> bytes:
+        """Pass on what the members of a star say, whenever they come; see `Transport.serve`."""
+        address = self.address()
+        self._switch.deaf = True
+        self._begin_to_pass_on()
+        return address
+
+    def _begin_to_pass_on(self) -> None:
+        self._thread = threading.Thread(target=self._pass_on_forever, name=f"relay-{self._rank}", daemon=True)
+        self._thread.start()
 
     def send(self, kind: int, step: int, payload: Payload, *, to: int | None = None) -> None:
         """Send to all others, or to one; see `Transport.send`."""
@@ -163,6 +169,17 @@ class LinkedTransport(Transport):
 
     # -- their parts
 
+    def _explain_missing(self, missing: Sequence[Link], addresses: Sequence[bytes]) -> str:
+        where = ", ".join(
+            f"{self._switch.name(one.rank)} at {self._wire.place(addresses[one.rank])}" for one in missing
+        )
+        said = chosen_by(self.options)
+        return (
+            f"member {self._rank} did not meet {where} within {self.options.connect_timeout:g} s: is the address one "
+            f"that it reaches ({said or 'option `host`'}), and does a firewall close the port (`ports`)? Members "
+            "that reach one host alone need topology='star' and its `hub`; a slow start, a longer `connect_timeout`"
+        )
+
     def _check(self, kind: int, payload: Payload, to: int | None) -> None:
         if kind not in range(CONTROL.start):
             raise ConfigurationError(
@@ -178,24 +195,21 @@ class LinkedTransport(Transport):
     def _ways(self, to: int | None) -> Iterable[Link]:
         """Return the links that a message of this member takes."""
         links = self._switch.links
-        return links.values() if to is None else (links[next_hop(self._rank, to, self._switch.arity)],)
+        return links.values() if to is None else (links[self._switch.shape.next_hop(self._rank, to)],)
 
     def _await_room(self, link: Link, size: int) -> None:
         """Wait until a link takes a frame, for as long as its reader takes any."""
         if link.gone or link.has_room(size):
             return
         self._switch.absorbs = True  # two members that send to each other must not wait for each other
-        first, deadline = link.first, time.monotonic() + self.options.send_timeout
+        patience = self.options.send_timeout + (0.0 if self._switch.shape.is_mesh else _FURTHER)
+        first, deadline = link.first, time.monotonic() + patience
         while not (link.gone or link.has_room(size)):
             if link.first != first:
-                first, deadline = link.first, time.monotonic() + self.options.send_timeout
+                first, deadline = link.first, time.monotonic() + patience
             elif time.monotonic() > deadline:
-                self._switch.lose(
-                    f"member {link.rank} took no message for {self.options.send_timeout:g} s (option `send_timeout`): "
-                    f"{len(link.window)} wait for it (options `queue` and `window`)",
-                    link.rank,
-                )
-            self._go_on(f"member {link.rank} took no message")
+                self._switch.lose(self._switch.tell_crowded(link), link.rank)
+            self._go_on(f"{self._switch.name(link.rank)} took no message")
             self._advance(SLICE)
             self._switch.raise_failure()
         self._switch.absorbs = False

@@ -72,6 +72,7 @@ class Link:
         self.sent = 0
         self._waiting = 0
         self.prodding = Patience(0.25)
+        self.refused_since: float | None = None  # a frame of another had no room, and the neighbour took none since
         # inwards
         self.taken = 0  # frames that came, in order
         self.done = 0  # of them, those that were delivered or passed on
@@ -111,6 +112,7 @@ class Link:
             self._waiting -= len(self.window.popleft())
         self.first = taken
         self.cursor = max(self.cursor, taken)
+        self.refused_since = None
         self.prodding.reset()
 
     def rewind(self, wanted: int) -> None:

@@ -13,7 +13,7 @@ from strombus.errors import ConfigurationError, PeerLost, WireError
 from strombus.transport.base import Message, Seat, TransportFigures, TransportOptions
 from strombus.transport.frames import ALL, HEADER_SIZE, Frame, Lane, pack, parse
 from strombus.transport.links import Link
-from strombus.transport.topology import arity_of, neighbours, next_hop
+from strombus.transport.topology import Shape
 from strombus.transport.wire import Arrival, Change, Wire
 
 __all__ = ["CONTROL", "SLICE", "Switch"]
@@ -23,6 +23,8 @@ CONTROL = range(_HELLO, 256)
 """Kinds of frames that are the transport's own."""
 SLICE = 0.02
 """Seconds of one wait, between two looks at who is gone."""
+_WORDS = 1000
+"""Bytes of a goodbye's reason."""
 _DAMAGED = 8
 """Damaged frames in a row that are asked for again before it is an error."""
 
@@ -43,12 +45,12 @@ class Switch:
         self._options, self._wire, self.figures = options, wire, figures
         self._rank, self._size = seat.rank, seat.size
         self._lane = Lane.of(seat.run_id, seat.attempt)
-        self.arity = arity_of(options.topology, seat.size)
+        self.shape = Shape.of(options.topology, seat.size, seat.hub)
         self.links = {
-            rank: Link(rank, rank < seat.rank, options.queue, options.window)
-            for rank in neighbours(seat.rank, seat.size, self.arity)
+            rank: Link(rank, self.shape.dials(seat.rank, rank), options.queue, options.window)
+            for rank in self.shape.neighbours(seat.rank)
         }
-        self.relays = self.arity is not None and len(self.links) > 1
+        self.relays = not self.shape.is_mesh and len(self.links) > 1
         self.inbox: deque[Message] = deque()
         self.failure: Exception | None = None
         self.bounded = False  # whether the inbox is, since nobody may be about to empty it
@@ -113,7 +115,7 @@ class Switch:
         self.figures.bytes_received += len(data)
         link = self.links.get(-1 if rank is None else rank)
         if link is None:
-            raise WireError(f"a frame came from member {rank}, who is no neighbour of member {self._rank}")
+            raise WireError(f"a frame came from member {rank}, who is no neighbour of {self.name(self._rank)}")
         try:
             frame = parse(data, self._lane)
         except WireError:
@@ -155,14 +157,17 @@ class Switch:
     def _deliver(self, link: Link, frame: Frame) -> bool:
         """Keep a frame or pass it on, or both; False when there is no room for it somewhere."""
         if frame.kind == _BYE:
-            self._take_leave_of(link, frame.step)
+            self._take_leave_of(link, frame.step, bytes(frame.payload[:_WORDS]).decode(errors="replace"))
             return True
         if frame.sequence < self._heard.get(frame.origin, 0):
             return True
         onward = self._onward(link, frame)
         mine = frame.to in (ALL, self._rank)
         full = self.bounded and len(self.inbox) >= self._options.queue and not self.absorbs
-        if (mine and full) or not all(one.has_room(HEADER_SIZE + len(frame.payload)) for one in onward):
+        crowded = [one for one in onward if not one.has_room(HEADER_SIZE + len(frame.payload))]
+        for one in crowded:
+            one.refused_since = one.refused_since or time.monotonic()
+        if (mine and full) or crowded:
             return False
         for one in onward:
             self.post(one, frame)
@@ -176,11 +181,11 @@ class Switch:
         """Return the links that a frame goes on to; WireError where it cannot have come this way."""
         origin, to = frame.origin, frame.to
         rightly = origin < self._size and origin != self._rank and (to == ALL or to < self._size)
-        if not rightly or next_hop(self._rank, origin, self.arity) != link.rank:
-            raise WireError(f"a frame from member {link.rank} claims to go from member {origin} to {to}")
-        if self.arity is None or to == self._rank:
+        if not rightly or self.shape.next_hop(self._rank, origin) != link.rank:
+            raise WireError(f"a frame from {self.name(link.rank)} claims to go from member {origin} to {to}")
+        if self.shape.is_mesh or to == self._rank:
             return []
-        ways = self.links.values() if to == ALL else (self.links[next_hop(self._rank, to, self.arity)],)
+        ways = self.links.values() if to == ALL else (self.links[self.shape.next_hop(self._rank, to)],)
         return [one for one in ways if one is not link and not one.gone]
 
     # -- losses and goodbyes
@@ -208,13 +213,15 @@ class Switch:
         """Ask what should have come, and find out who is lost."""
         if link.gone:
             return
-        if link.lost_since is not None:
+        if link.refused_since is not None and now - link.refused_since > self._options.send_timeout:
+            self.lose(self.tell_crowded(link), link.rank)
+        elif link.lost_since is not None:
             if not link.dialled and self._tell(link, _ACK):
                 link.lost_since = None  # it has dialled again; its hello waits for the step that it computes
             elif now - link.lost_since > self._options.dead_after:
                 self.lose(
-                    f"member {link.rank} was lost: its connection to member {self._rank} closed, and was not made "
-                    f"again within {self._options.dead_after:g} s (option `dead_after`)",
+                    f"{self.name(link.rank)} was lost: its connection to {self.name(self._rank)} closed, and was not "
+                    f"made again within {self._options.dead_after:g} s (option `dead_after`)",
                     link.rank,
                 )
         elif not link.up:
@@ -234,7 +241,7 @@ class Switch:
         link.gap_since = now if link.gap_since is None else link.gap_since
         if now - link.gap_since > self._options.send_timeout:
             self.lose(
-                f"frame {link.taken} of member {link.rank} was lost, and did not come again within "
+                f"frame {link.taken} of {self.name(link.rank)} was lost, and did not come again within "
                 f"{self._options.send_timeout:g} s (option `send_timeout`); its sender keeps what was not "
                 "acknowledged, as much as options `queue` and `window` say",
                 link.rank,
@@ -242,26 +249,33 @@ class Switch:
         elif link.asking.due(now):
             self._tell(link, _RESEND, link.taken)
 
-    def _take_leave_of(self, link: Link, blamed: int) -> None:
+    def tell_crowded(self, link: Link) -> str:
+        """Say that a neighbour takes nothing."""
+        return (
+            f"{self.name(link.rank)} took no message for {self._options.send_timeout:g} s (option `send_timeout`): "
+            f"{len(link.window)} wait for it (options `queue` and `window`)"
+        )
+
+    def _take_leave_of(self, link: Link, blamed: int, reason: str) -> None:
         """Note a neighbour's goodbye; above 0 it is one for the rank below that, who was lost."""
         link.gone = True
         if blamed == link.rank + 1:
-            self.lose(f"member {link.rank} left while others reached each other through it only", link.rank)
+            self.lose(f"{self.name(link.rank)} left while others reached each other through it only", link.rank)
         elif blamed:
-            self.lose(f"member {link.rank} left since it had lost member {blamed - 1}", blamed - 1)
+            self.lose(f"{self.name(link.rank)} left since it had lost member {blamed - 1}: {reason}", blamed - 1)
 
     def leave(self) -> None:
         """Add a goodbye to the links of who is there; it says why, when this is not the end of the work."""
         if self.left:
             return
         self.left = True
-        blamed = 0
+        blamed, reason = 0, b""
         if isinstance(self.failure, PeerLost) and self.failure.rank is not None:
-            blamed = self.failure.rank + 1
+            blamed, reason = self.failure.rank + 1, str(self.failure).encode()[:_WORDS]
         elif self.relays and len(self.open_links()) > 1:
             blamed = self._rank + 1
         for link in self.open_links():
-            self.post(link, Frame(_BYE, self._rank, blamed, b""))
+            self.post(link, Frame(_BYE, self._rank, blamed, reason))
 
     def raise_failure(self) -> None:
         """Raise what ended this member's part, if anything did."""
@@ -269,8 +283,8 @@ class Switch:
             raise self.failure
 
     def lose(self, text: str, rank: int) -> PeerLost:
-        """Note a loss, once; return the error that tells it."""
-        lost = PeerLost(text, rank)
+        """Note a loss, once; return the error that tells it, with a rank where that is a member's."""
+        lost = PeerLost(text, rank if rank < self._size else None)
         if self._tolerates:
             self.forget(rank, text)
         else:
@@ -279,7 +293,7 @@ class Switch:
 
     def tolerate(self) -> None:
         """Take no loss for a failure any more; ConfigurationError where others are reached through a neighbour."""
-        if self.arity is not None:
+        if not self.shape.is_mesh:
             raise ConfigurationError("members go on without a lost one only in a mesh: take topology='mesh'")
         self._tolerates = True
 
@@ -288,6 +302,10 @@ class Switch:
         self.lost.setdefault(rank, text)
         self.links[rank].drop()
         self.inbox = deque(message for message in self.inbox if message.origin != rank)
+
+    def name(self, rank: int) -> str:
+        """Return what an error calls a member, or the hub that is none."""
+        return f"member {rank}" if rank < self._size else "the hub"
 
     def open_links(self) -> list[Link]:
         """Return the links to who is there."""

@@ -1,14 +1,11 @@
-"""Who is connected to whom, and the way from one member to another; pure functions of ranks.
-
-In a mesh each pair has a connection. In a tree rank 0 is the root, and the parent of rank r is (r - 1) // arity; a star
-is a tree whose arity takes in all. A parent's rank is lower than its children's in any of them.
-"""
+"""Who is connected to whom, and the way from one member to another; pure functions of ranks."""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
-__all__ = ["ARITY", "LARGEST_MESH", "Topology", "arity_of", "neighbours", "next_hop"]
+__all__ = ["ARITY", "LARGEST_MESH", "Shape", "Topology"]
 
 Topology = Literal["auto", "mesh", "tree", "star"]
 
@@ -18,34 +15,67 @@ LARGEST_MESH = 16
 """Members of the largest gang that "auto" makes a mesh of: 120 connections."""
 
 
-def arity_of(topology: Topology, size: int) -> int | None:
-    """Return how many children a member of a gang of `size` may have; None for a mesh."""
-    if topology == "star":
-        return max(1, size - 1)
-    if topology == "mesh" or (topology == "auto" and size <= LARGEST_MESH):
-        return None
-    return ARITY
+@dataclass(frozen=True)
+class Shape:
+    """The connections of a gang.
 
+    In a mesh each pair has one. In a tree rank 0 is the root, and the parent of rank r is (r - 1) // arity. In a star
+    all are connected to the hub.
 
-def neighbours(rank: int, size: int, arity: int | None) -> list[int]:
-    """Return whom a member has a connection to, in rank order."""
-    if arity is None:
-        return [other for other in range(size) if other != rank]
-    children = range(rank * arity + 1, min(rank * arity + arity + 1, size))
-    return [*([_parent(rank, arity)] if rank else []), *children]
+    Parameters
+    ----------
+    size : int
+        Members.
+    arity : int, optional
+        Children of a member of a tree.
+    hub : int, optional
+        The hub's rank in a star; `size` is that of one that is no member.
+    """
 
+    size: int
+    arity: int | None = None
+    hub: int | None = None
 
-def next_hop(rank: int, to: int, arity: int | None) -> int:
-    """Return the neighbour of `rank` that a message for `to` goes through."""
-    if arity is None:
-        return to
-    while to > rank:
-        above = _parent(to, arity)
-        if above == rank:
+    @classmethod
+    def of(cls, topology: Topology, size: int, hub: int = 0) -> Self:
+        """Return the shape of a gang of `size`."""
+        if topology == "star":
+            return cls(size, hub=hub)
+        if topology == "mesh" or (topology == "auto" and size <= LARGEST_MESH):
+            return cls(size)
+        return cls(size, ARITY)
+
+    @property
+    def is_mesh(self) -> bool:
+        """Whether nobody passes on what others say."""
+        return self.arity is None and self.hub is None
+
+    def neighbours(self, rank: int) -> list[int]:
+        """Return whom a member has a connection to, in rank order."""
+        if self.hub is not None and rank != self.hub:
+            return [self.hub]
+        if self.arity is None:
+            return [other for other in range(self.size) if other != rank]
+        children = range(rank * self.arity + 1, min(rank * self.arity + self.arity + 1, self.size))
+        return [*([self._parent(rank)] if rank else []), *children]
+
+    def next_hop(self, rank: int, to: int) -> int:
+        """Return the neighbour of `rank` that a message for `to` goes through."""
+        if self.hub is not None and rank != self.hub:
+            return self.hub
+        if self.arity is None:
             return to
-        to = above
-    return _parent(rank, arity)
+        while to > rank:
+            above = self._parent(to)
+            if above == rank:
+                return to
+            to = above
+        return self._parent(rank)
 
+    def dials(self, rank: int, other: int) -> bool:
+        """Say whether of two neighbours `rank` makes the connection, to where `other` listens."""
+        return rank > other if self.hub is None else rank != self.hub
 
-def _parent(rank: int, arity: int) -> int:
-    return (rank - 1) // arity
+    def _parent(self, rank: int) -> int:
+        assert self.arity is not None
+        return (rank - 1) // self.arity

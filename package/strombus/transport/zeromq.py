@@ -19,7 +19,8 @@ from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
 from strombus.errors import ConfigurationError
-from strombus.transport.addresses import own_address
+from strombus.ports import bind
+from strombus.transport.addresses import chosen_by, own_address
 from strombus.transport.base import Keys, Seat, TransportOptions
 from strombus.transport.frames import HEADER_SIZE
 from strombus.transport.linked import LinkedTransport
@@ -62,8 +63,7 @@ class ZeroMQWire(Wire):
 
     def listen(self, *, dialled: bool) -> bytes:
         """Listen, if anybody will dial, and return host and port."""
-        options = self.options
-        host = own_address(options.host, options.network_mask, options.controller_address or self.seat.towards)
+        host = own_address(self.options, self.seat.towards)
         port = 0
         if dialled:
             self._guard = ThreadAuthenticator(self._context)
@@ -113,15 +113,13 @@ class ZeroMQWire(Wire):
         return made
 
     def _bind(self, router: zmq.Socket[bytes], host: str) -> int:
-        low, high = self.options.ports or (0, 0)
         try:
-            if not self.options.ports:
-                return int(router.bind_to_random_port(f"tcp://{host}"))
-            return int(router.bind_to_random_port(f"tcp://{host}", low, high + 1, max_tries=4 * (high - low + 1)))
+            return bind(router, host, self.options.ports)
         except zmq.ZMQError as error:
+            said = chosen_by(self.options)
             raise ConfigurationError(
-                f"member {self.seat.rank} cannot listen on {host}, ports {low} to {high}: {error}; give an address of "
-                "this machine as `host`, or other `ports`"
+                f"member {self.seat.rank} cannot listen on {host}: {error}; give an address of this machine as `host`"
+                + (f" ({said})" if said else "")
             ) from error
 
     # -- frames

@@ -19,7 +19,7 @@ from strombus.compression import Compression, Compressor, warm_up
 from strombus.executors.base import Member
 from strombus.networks import Network
 from strombus.partitioning import EqualRepartitioner
-from strombus.transport import Keys, Transport, TransportOptions
+from strombus.transport import Hub, Keys, Transport, TransportOptions
 from strombus.types import DataSet, MultiDataSet
 from strombus.worker.bench import Feed
 from strombus.worker.meeting import connected
@@ -132,6 +132,7 @@ class ProbeWork:
     options: TransportOptions = field(default_factory=TransportOptions)
     patience: float = 60.0
     trial: Trial | None = None
+    hub: Hub | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def probe_member(member: Member, work: ProbeWork, payload: Any) -> Probe:
     place = look_around(work.directory, work.mark)
     step = None if work.trial is None else _take_steps(work.trial, member)
     peers = Peers(member, work.patience)
-    with connected(member, work.keys, work.transport, work.options) as transport:
+    with connected(member, work.keys, work.transport, work.options, work.hub) as transport:
         peers.transport = transport
         addresses = [str(text, "utf-8") for text in member.exchange(place.where.encode())]
         link = None

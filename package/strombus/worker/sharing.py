@@ -51,7 +51,7 @@ def share_training(member: Member, work: SharingWork, opened: Any) -> MemberResu
         training = _Training(member, work, open_cell(opened)[1] if work.cells else None, ear)
         training.warm_up()
         with training.recorder.phase("connect"):
-            meeting = connected(member, work.keys, options.transport, options.transport_options)
+            meeting = connected(member, work.keys, options.transport, options.transport_options, work.hub)
             transport = stack.enter_context(meeting)
         return training.run(transport)
 

@@ -10,7 +10,7 @@ from strombus.networks import Network
 from strombus.partitioning import Repartitioner
 from strombus.runs import Checkpoint, Saving
 from strombus.stats import Listening
-from strombus.transport import Keys, Transport, TransportOptions
+from strombus.transport import Hub, Keys, Transport, TransportOptions
 from strombus.types import NetworkState, Partition
 from strombus.worker.bench import Feed
 from strombus.worker.carrying import Carried
@@ -63,6 +63,8 @@ class SharingWork:
     epochs : range
     keys : Keys or None
         What lets a member in; made for this fit.
+    hub : Hub or None
+        What the driver runs for a star of members.
     cells : tuple of Partition
         What each member trains where an engine holds the rows; empty otherwise.
     validation : ScoringWork or None
@@ -104,6 +106,7 @@ class SharingWork:
     left_out: frozenset[Place] = frozenset()
     survives: bool = False
     listening: Listening | None = None
+    hub: Hub | None = None
 
 
 @dataclass(frozen=True)
