@@ -336,7 +336,13 @@ class DaskExecutor(Executor):
         future = None if shared is None else _future_of(shared)
         described = [self._describe(payload, rank, "payload") for rank, payload in enumerate(payloads)]
         terms = Terms(timeout, attempt, survive, self._given_up)
-        return run_gang(self.client, body, described, future, terms, on_event, control)
+
+        def copy(worker: str) -> Future:
+            assert shared is not None
+            [made] = self.client.scatter([Packed.of(shared.get())], workers=[worker], hash=False, direct=self._direct)
+            return made
+
+        return run_gang(self.client, body, described, future, terms, on_event, control, copy)
 
     def check(self) -> None:
         """Make sure that every worker can import Strombus; warn where versions differ from the driver's."""

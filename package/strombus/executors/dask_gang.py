@@ -18,6 +18,7 @@ from strombus.executors.base import Control
 from strombus.executors.board import Board, new_run_id
 from strombus.executors.board_pump import BoardPump
 from strombus.executors.calls import dump
+from strombus.executors.dask_apart import inputs_of
 from strombus.executors.dask_channels import QueueBoardChannel
 from strombus.executors.dask_tasks import HANGS, run_gang_member
 from strombus.executors.members import LEASE
@@ -112,8 +113,12 @@ def run_gang(
     terms: Terms,
     on_event: Callable[[int, Event], None] | None,
     control: Control | None,
+    copy: Callable[[str], Future],
 ) -> list[Any]:
-    """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition."""
+    """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition.
+
+    `copy` puts a copy of what is shared on a worker that cannot fetch it from another one.
+    """
     call = dump(body, "body")
     without = still_given_up(terms.given_up) | silent_workers(client)
     workers = [worker for worker in alive_workers(client, running=True) if worker not in without]
@@ -125,14 +130,14 @@ def run_gang(
     with leased_workers(client, workers, len(payloads), terms.timeout) as chosen:
         board = Board(len(payloads), new_run_id(), terms.attempt, terms.timeout, terms.survive)
         with BoardPump(board, lambda: QueueBoardChannel(client, board.run_id), idle=IDLE):
-            inputs = [] if shared is None else [shared]
+            inputs = inputs_of(client, shared, chosen, copy)
             futures = [
                 client.submit(
                     run_gang_member,
                     board.ticket(rank),
                     call,
                     *payloads[rank],
-                    *inputs,
+                    *inputs[rank],
                     key=f"strombus-gang-{board.run_id}-{rank}",
                     workers=[worker],
                     allow_other_workers=False,
