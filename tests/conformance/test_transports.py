@@ -21,14 +21,6 @@ class TestZeroMQ(TransportSuite):
     transport = ZeroMQTransport
 
 
-class TestMemoryStar(TransportSuite):
-    """A member is the hub, and not the first one."""
-
-    transport = MemoryTransport
-    members = 4
-    options = TransportSuite.options.model_copy(update={"topology": "star", "hub": "the host of a member"})
-
-
 class TestZeroMQStar(TransportSuite):
     """The hub is no member."""
 

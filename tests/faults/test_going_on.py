@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import time
 import uuid
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import cloudpickle
 import numpy as np
@@ -115,9 +118,25 @@ def test_local_processes(tmp_path, rank, action, limit):
     check_survivors(result, journal, 20)
 
 
+@contextlib.contextmanager
+def dying_source(executor, client):
+    """Kill the worker that holds what the first gang's members load, before they have it."""
+    gang, left = executor.gang, [None]
+
+    def start(body, payloads, shared, **options):
+        if left:
+            left.clear()
+            [holder] = client.who_has([shared.future])[shared.future.key]
+            os.kill(client.run(os.getpid, workers=[holder])[holder], signal.SIGKILL)
+        return gang(body, payloads, shared, **options)
+
+    with mock.patch.object(executor, "gang", start):
+        yield
+
+
 @pytest.mark.dask
 def test_dask_workers(tmp_path, fast_nannies):
-    """One dies, its nanny starts it again, and it joins; then one hangs, and stays out."""
+    """One dies, its nanny starts it again, and it joins; one dies that others load from; one hangs, and stays out."""
     from distributed import Client, LocalCluster
 
     from strombus.executors.dask import DaskExecutor
@@ -130,6 +149,11 @@ def test_dask_workers(tmp_path, fast_nannies):
         with inject(executor, Fault(0, "UPDATE", "kill", step=20), gangs=1):
             result, journal = fit(executor, tmp_path, lambda record: client.wait_for_workers(3, timeout=60))
         check_survivors(result, journal, 20)
+        with dying_source(executor, client):
+            (tmp_path / "loading").mkdir()
+            result, _ = fit(executor, tmp_path / "loading", lambda record: client.wait_for_workers(3, timeout=60))
+        assert len(result.failures) == 1
+        assert "its task ended as" in result.failures[0] or "lost its worker" in result.failures[0]
         hanging = tmp_path / "hanging"
         hanging.mkdir()
         workers = client.run(os.getpid)

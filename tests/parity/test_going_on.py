@@ -6,6 +6,8 @@ processes.
 
 from __future__ import annotations
 
+import functools
+import re
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,8 @@ from itertools import cycle
 
 import numpy as np
 import pytest
-from helpers.networks import make_batch_norm, make_data, make_network
+from helpers.networks import make_batch_norm, make_data, make_mlp, make_network
+from torch import nn
 
 import strombus as sb
 from strombus.errors import ConfigurationError, MemberLost
@@ -24,6 +27,7 @@ from strombus.executors.rendezvous import RendezvousMember, RendezvousServer
 from strombus.runs import CheckpointStore
 from strombus.transport.memory import MemoryTransport
 from strombus.types import Capacity
+from strombus.worker import peers
 from strombus.worker.peers import Kind
 
 ROWS, EPOCHS, BATCH, WORKERS = 67, 3, 4, 3
@@ -249,6 +253,88 @@ def test_one_that_dies_before_all_have_met_costs_nothing():
     check_whole(found)
     assert executor.sizes == [WORKERS] * 2
     assert len(found[1].failures) == 1
+
+
+class LoadsBadly(Threads):
+    """The last member of the second gang dies, or hangs until it is told to stop, before it has met the others."""
+
+    def __init__(self, slots, hangs):
+        super().__init__(slots)
+        self.hangs = hangs
+
+    def gang(self, body, payloads, *given, **options):
+        last = len(payloads) - 1 if len(self.sizes) == 1 else None
+
+        def load(member, value, payload):
+            if member.rank == last:
+                while self.hangs and not member.stopping():
+                    time.sleep(0.01)
+                raise Died
+            return body(member, value, payload)
+
+        return super().gang(load, payloads, *given, **options)
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["dies", "hangs"])
+def test_a_joiner_is_lost_while_the_others_wait_for_it_to_load(hangs):
+    with LoadsBadly(2, hangs) as executor:
+
+        def one_comes(progress):
+            executor.slots = 3
+
+        found = fit(executor, callbacks=[Does(one_comes)], workers=None, timeout=3)
+    check_whole(found)
+    assert executor.sizes == [2, 3, 3]
+    [failure] = found[1].failures
+    assert re.search(
+        "waited 3 s for members .2. in exchange 0" if hangs else "member 2 on .* was lost: it died", failure
+    )
+
+
+@pytest.mark.parametrize("death", [(0, "PARAMETERS", 3), (2, "STATE", 2)], ids=str)
+def test_a_source_dies_in_the_middle_of_what_the_others_load(monkeypatch, death):
+    monkeypatch.setattr(peers, "_PIECE", 100)
+    with Threads(WORKERS) as executor:
+        found = fit(executor, mortal(death))
+    check_whole(found, FLIGHT)
+    assert len(found[1].failures) == 1
+
+
+class SlowToValidate(nn.Module):
+    """Takes its time where a row is large, so often, but not in training."""
+
+    def __init__(self, seconds, times):
+        super().__init__()
+        self.seconds, self.times, self.inner = seconds, times, make_mlp()
+
+    def forward(self, rows):
+        if not self.training and rows.max() > LARGE and self.times:
+            self.times -= 1
+            time.sleep(self.seconds)
+        return self.inner(rows)
+
+
+LARGE = 1e3
+
+
+def validate_slowly(seconds, times):
+    """Fit two members, the second of which takes so many seconds for each of some minibatches; return the result."""
+    features, labels = make_data(2 * 3 * 64)
+    features[len(features) // 2 :] += 2 * LARGE
+    master = sb.SharedTrainingMaster(batch_size_per_worker=BATCH, transport=MemoryTransport, timeout=1.0)
+    network = make_network(module=functools.partial(SlowToValidate, seconds, times))
+    with Threads(2) as executor, sb.Trainer(network, master, backend=executor) as trainer:
+        return trainer.fit(make_data(ROWS), 2, (features, labels), progress=False)
+
+
+def test_a_member_that_validates_longer_than_the_timeout_does_not_hang():
+    result = validate_slowly(0.25, 6)
+    assert len(result.epochs) == 2
+
+
+def test_a_member_that_hangs_in_validation_is_noticed():
+    with pytest.raises(MemberLost, match=r"member 0 waited .* of member 1, which said nothing .*raise `timeout`"):
+        validate_slowly(2.5, 1)
 
 
 def test_a_loss_at_the_very_end_costs_nothing():

@@ -113,7 +113,9 @@ def test_a_star_through_one_port_trains_as_a_mesh_does(wire, cluster, tmp_path):
         finally:
             driver.kill()
     assert driver.returncode == 0, said
-    assert re.search(r"refused: .*did not meet member [01] at 10\.77\.0\.[12]\S* within 2 s.*topology='star'", said), said
+    assert re.search(r"refused: .*did not meet member [01] at 10\.77\.0\.[12]\S* within 2 s.*topology='star'", said), (
+        said
+    )
     np.testing.assert_array_equal(np.load(tmp_path / "star.npy"), np.load(tmp_path / "mesh.npy"))
 
 

@@ -84,6 +84,10 @@ class Board:
     def _goes_on(self) -> bool:
         return self._survive and len(self._met) == self.size and not self._aborted
 
+    def to_come(self) -> set[int]:
+        """Return the members that have not claimed their ranks."""
+        return set(range(self.size)) - self._addresses.keys()
+
     def is_lost(self, rank: int) -> bool:
         """Say whether a member was lost."""
         return rank in self._lost
@@ -277,10 +281,12 @@ class Board:
             for number, started in self._round_started.items():
                 absent = sorted(set(range(self.size)) - self._rounds[number].keys() - self._failures.keys())
                 if now - started > self.timeout and not self._failures and not self._lost:
-                    raise GangTimeout(
-                        f"waited {self.timeout:g} s for members {absent} in exchange {number}; raise `timeout` if "
-                        "they only need longer"
-                    )
+                    overdue = f"waited {self.timeout:g} s for members {absent} in exchange {number}; raise `timeout` if"
+                    if not self._survive:
+                        raise GangTimeout(f"{overdue} they only need longer")
+                    self.silent.update(absent)
+                    for rank in absent:
+                        self._lose(rank, f"{overdue} it only needs longer")
             for rank, seen in self._seen.items():
                 ended = rank in self._finished or rank in self._failures or rank in self._lost
                 if not ended and now - seen > LEASE:

@@ -18,6 +18,7 @@ from distributed import Client, Future
 from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import Failure, dump
+from strombus.executors.dask_apart import copier
 from strombus.executors.dask_gang import (
     Terms,
     alive_workers,
@@ -336,12 +337,7 @@ class DaskExecutor(Executor):
         future = None if shared is None else _future_of(shared)
         described = [self._describe(payload, rank, "payload") for rank, payload in enumerate(payloads)]
         terms = Terms(timeout, attempt, survive, self._given_up)
-
-        def copy(worker: str) -> Future:
-            assert shared is not None
-            [made] = self.client.scatter([Packed.of(shared.get())], workers=[worker], hash=False, direct=self._direct)
-            return made
-
+        copy = copier(self.client, shared, self._direct)
         return run_gang(self.client, body, described, future, terms, on_event, control, copy)
 
     def check(self) -> None:

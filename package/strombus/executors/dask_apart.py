@@ -1,18 +1,32 @@
-"""Dask workers that cannot reach one another: each is given a shared value of its own, by way of driver or scheduler."""
+"""Dask workers that cannot reach one another: each is given a shared value of its own, by way of the driver."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from distributed import Client, Future
 
+from strombus.executors.base import Shared
 from strombus.executors.dask_tasks import by_value
+from strombus.executors.values import Packed
 
-__all__ = ["inputs_of"]
+__all__ = ["copier", "inputs_of"]
 
 DIAL = 2.0
 """Seconds in which a worker must reach the one that holds a value, as the others do by themselves."""
+
+
+def copier(client: Client, shared: Shared[Any] | None, direct: bool | None) -> Callable[[str], Future]:
+    """Return a function that puts a copy of a shared value on a worker."""
+
+    def copy(worker: str) -> Future:
+        assert shared is not None
+        made: Future = client.scatter([Packed.of(shared.get())], workers=[worker], hash=False, direct=direct)[0]
+        return made
+
+    return copy
 
 
 def inputs_of(
@@ -25,7 +39,7 @@ def inputs_of(
     Parameters
     ----------
     copy : callable
-        Puts a copy of the value on a worker.
+        See `copier`.
     """
     if shared is None:
         return [[] for _ in workers]

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 WATCH = 1.0
 """Seconds between two looks at the scheduler's list of workers."""
+LOOK = 5.0
+"""Seconds between two looks at who says nothing, until all members have come."""
 IDLE = 0.1
 """Seconds between two looks at what the members say: all of it lies in one queue, however many they are."""
 ENDED = ("error", "cancelled", "lost")
@@ -214,6 +216,7 @@ class _Watch:
         self._workers = workers
         self._futures = futures
         self._due = time.monotonic()
+        self._look_at = self._due + LOOK
 
     def __call__(self) -> None:
         if time.monotonic() < self._due:
@@ -228,6 +231,17 @@ class _Watch:
                 self._board.lose(rank, f"the scheduler lost its worker {worker} (killed, or out of memory?)")
         for rank, status in ended.items():
             self._board.lose(rank, f"its task ended as {status}")
+        self._look_for_silent()
+
+    def _look_for_silent(self) -> None:
+        """Give up workers that hang before a member is there whose lease would tell; others may load from them."""
+        if not self._board.to_come() or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK
+        silent = silent_workers(self._client)
+        for rank, worker in enumerate(self._workers):
+            if worker in silent:
+                self._board.lose(rank, f"the scheduler has not heard of its worker {worker} for a while: does it hang?")
 
     def results(self) -> list[Any]:
         """Return what members who have all finished returned."""

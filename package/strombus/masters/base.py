@@ -264,6 +264,21 @@ class TrainingMaster(BaseModel, ABC):
             raise ConfigurationError(f"{hook!r} is not among the hooks of this master")
         self._hooks.remove(hook)
 
+    # -- changes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            kind = type(self).__name__
+            raise ConfigurationError(
+                f"a {kind} is frozen, since a fit may be using it: take a copy, "
+                f"other = master.with_options({name}=...), or make a new {kind}"
+            )
+        super().__setattr__(name, value)
+
+    def with_options(self, **options: Any) -> Self:
+        """Return a copy with these options changed, checked as those of a new one are; the hooks are the same."""
+        return type(self)(**{**dict(self), "training_hooks": self.training_hooks, **options})
+
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, hide_credentials(value) if isinstance(value, str) else value

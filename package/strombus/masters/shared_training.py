@@ -197,6 +197,7 @@ class SharedTrainingMaster(TrainingMaster):
                 f"transport={given.__name__} cannot be written, since no name leads back to it: add an entry point to "
                 f"the group strombus.transports; known: {', '.join(transports)}"
             )
+        self.transport_options.check_written()
         return super().to_dict()
 
     def count_workers(self, capacity: Capacity) -> int | None:

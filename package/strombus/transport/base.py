@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
@@ -161,6 +161,19 @@ class TransportOptions(BaseModel):
         if self.hub != DRIVER and self.topology != "star":
             raise ValueError(f"hub={self.hub!r} is that of a star: wanted topology='star', got {self.topology!r}")
         return self
+
+    def check_written(self) -> None:
+        """Raise ConfigurationError where an option has no written form."""
+        if callable(self.host):
+            raise ConfigurationError(
+                "host= is a function, which cannot be written: give an address, `interface` or `network_mask` instead, "
+                "or give it anew after reading"
+            )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():  # a function's own text differs from run to run
+            named = name == "host" and callable(value)
+            yield name, f"{value.__module__}:{getattr(value, '__qualname__', value)}" if named else value
 
     @field_validator("network_mask")
     @classmethod

@@ -198,15 +198,15 @@ class LinkedTransport(Transport):
         return links.values() if to is None else (links[self._switch.shape.next_hop(self._rank, to)],)
 
     def _await_room(self, link: Link, size: int) -> None:
-        """Wait until a link takes a frame, for as long as its reader takes any."""
+        """Wait until a link takes a frame, for as long as its reader takes any, or sends some itself."""
         if link.gone or link.has_room(size):
             return
         self._switch.absorbs = True  # two members that send to each other must not wait for each other
         patience = self.options.send_timeout + (0.0 if self._switch.shape.is_mesh else _FURTHER)
-        first, deadline = link.first, time.monotonic() + patience
+        seen, deadline = (link.first, link.taken), time.monotonic() + patience
         while not (link.gone or link.has_room(size)):
-            if link.first != first:
-                first, deadline = link.first, time.monotonic() + patience
+            if (link.first, link.taken) != seen:  # it takes, or says, something
+                seen, deadline = (link.first, link.taken), time.monotonic() + patience
             elif time.monotonic() > deadline:
                 self._switch.lose(self._switch.tell_crowded(link), link.rank)
             self._go_on(f"{self._switch.name(link.rank)} took no message")

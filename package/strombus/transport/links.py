@@ -143,6 +143,7 @@ class Link:
             self.taken += 1
             next_one = self.early.pop(self.taken, None)
         if due:
+            self.refused_since = None  # at work on something else
             self.gap, self.gap_since = bool(self.early), None
             self.damaged = 0
             self.asking.reset()

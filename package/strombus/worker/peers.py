@@ -10,6 +10,7 @@ from enum import IntEnum
 from strombus.errors import ExecutorError, PeerLost, WireError
 from strombus.executors.base import Member
 from strombus.transport.base import Message, Transport
+from strombus.types import Event
 
 __all__ = ["Kind", "Limit", "Peers", "Regroup"]
 
@@ -19,6 +20,10 @@ _PIECE = 2**22
 """Bytes of a message that is sent in pieces."""
 _SLICE = 0.02
 """Seconds of one wait for the transport; between two, the driver's stop is looked at."""
+_SIGN = 1.0
+"""Seconds between two signs of life, at least; a quarter of the patience where that is less."""
+_SLACK = 3
+"""Times the longest that this member was busy without a word that another one may be."""
 
 
 class Kind(IntEnum):
@@ -33,6 +38,7 @@ class Kind(IntEnum):
     PROBE = 7  # how fast a link is
     CUT = 8  # after how many steps of a stretch the members meet, sooner than they would have
     LEAVE = 9  # the gang, to go on in another: nothing follows
+    ALIVE = 10  # at work on what takes long: nothing to take
 
 
 class Regroup(Exception):
@@ -49,7 +55,8 @@ class Peers:
     ----------
     member : Member
     patience : float
-        Seconds to wait for another member that says nothing.
+        Seconds to wait for another member that says nothing, at least: three times as long as this one was busy itself
+        where that is more, with a step, the data's opening, a checkpoint or validation.
 
     Attributes
     ----------
@@ -68,6 +75,8 @@ class Peers:
         self.others = [rank for rank in range(member.size) if rank != member.rank]
         self._inbox: dict[int, deque[Message]] = {rank: deque() for rank in self.others}
         self._heard: dict[int, float] = {}
+        self._looked: float | None = None  # when it last took in what had come
+        self._busiest = self._signed = 0.0
         self._gathers = 0
         self.hear: Callable[[], None] = lambda: None
         self.lost: set[int] = set()
@@ -105,6 +114,21 @@ class Peers:
         elif now - self._missed[rank] > self.patience and rank not in self.lost:
             raise PeerLost(f"{text}; the driver has not said whether to go on without it", rank)
 
+    # -- deadlines
+
+    def sign(self) -> None:
+        """Let the others, and the driver, know now and then that this member is at work on what takes long."""
+        now = time.monotonic()
+        if now - self._signed >= min(_SIGN, self.patience / 4):
+            self._signed = now
+            self.send(Kind.ALIVE, 0)
+            self.member.report(Event("alive", self.rank, time.time()))
+
+    def _limit(self, rank: int, chosen: Limit | None) -> tuple[float, str]:
+        """Return the seconds that a member may say nothing, and the option that changes them."""
+        seconds, option = (self.patience, "timeout") if chosen is None else chosen(rank)
+        return (max(seconds, _SLACK * self._busiest) if option == "timeout" else seconds), option
+
     # -- messages
 
     def send(self, kind: Kind, step: int, payload: bytes = b"", *, to: int | None = None) -> None:
@@ -123,6 +147,7 @@ class Peers:
         pieces: list[Message] = []
         while not pieces or pieces[-1].step:
             self.wait_for_word(what, [rank])
+            self.sign()
             piece = self.take(rank, kind)
             if pieces and piece.step != pieces[-1].step - 1:
                 raise WireError(f"member {rank} sent piece {piece.step} after {pieces[-1].step} of {what}")
@@ -131,7 +156,10 @@ class Peers:
 
     def poll(self, timeout: float = 0.0) -> None:
         """Take in what has come, waiting at most `timeout` seconds for something to come."""
+        if self._looked is not None:
+            self._busiest = max(self._busiest, time.monotonic() - self._looked)
         self._take_in(timeout)
+        self._looked = time.monotonic()
         for rank, text in [] if self.transport is None else list(self.transport.lost.items()):
             if rank not in self.lost:
                 self._miss(rank, text)
@@ -141,7 +169,8 @@ class Peers:
             if message.origin not in self._inbox:
                 raise WireError(f"a message claims to come from member {message.origin} of {self.size}")
             if message.origin not in self.lost:
-                self._inbox[message.origin].append(message)
+                if message.kind != Kind.ALIVE:
+                    self._inbox[message.origin].append(message)
                 self._heard[message.origin] = time.monotonic()
 
     def head(self, rank: int) -> Message | None:
@@ -173,7 +202,7 @@ class Peers:
         ----------
         limit : callable, optional
             Gives, for a member, the seconds that it may say nothing, and the option that changes them; by default
-            `patience`.
+            `patience`, which is what "timeout" stands for.
         alone : bool
             Whether `missing` leaves out who is lost; else the wait ends when somebody is.
 
@@ -193,7 +222,7 @@ class Peers:
             if self.lost and not alone:
                 raise Regroup
             for rank in absent:
-                seconds, option = (self.patience, "timeout") if limit is None else limit(rank)
+                seconds, option = self._limit(rank, limit)
                 if time.monotonic() - max(started, self._heard.get(rank, 0.0)) > seconds:
                     self._give_up(
                         rank,

@@ -207,7 +207,7 @@ class _Training:
         figures = {}
         if whole and self.validates and self.work.validation is not None:
             with self.recorder.phase("validate"):
-                figures = validate_share(self.replica, self.work.validation, self.member)
+                figures = validate_share(self.replica, self.work.validation, self.member, self.peers.sign)
         self.reports.tell("epoch", epoch, {**figures, "seconds": time.perf_counter() - started, "whole": whole})
         met = time.monotonic()
         self._keep_epoch(epoch, whole, saves)

@@ -126,9 +126,26 @@ def test_text_that_is_no_configuration_is_refused(read, text, message):
         read(text)
 
 
-def test_options_are_frozen():
-    with pytest.raises(ValueError, match="frozen"):
-        Master().workers = 3
+def test_options_are_frozen_and_a_copy_has_others():
+    master = Master(workers=2, training_hooks=[sb.TrainingHook()])
+    with pytest.raises(ConfigurationError, match=r"frozen.* other = master\.with_options\(workers=\.\.\.\)"):
+        master.workers = 3
+    other = master.with_options(workers=3)
+    assert (master.workers, other.workers, other.training_hooks) == (2, 3, master.training_hooks)
+    with pytest.raises(ConfigurationError, match="workers = 0"):
+        master.with_options(workers=0)
+
+
+def test_an_address_by_a_function_is_not_written():
+    master = sb.SharedTrainingMaster(transport_options=sb.TransportOptions(host=address))
+    assert master.transport_options.host is pickle.loads(pickle.dumps(master)).transport_options.host
+    with pytest.raises(ConfigurationError, match="host= is a function, which cannot be written"):
+        master.to_json()
+    assert f"host='{__name__}:address'" in repr(master)  # by which a run knows its settings again
+
+
+def address():
+    return "127.0.0.1"
 
 
 def test_hooks_are_added_removed_and_not_written_silently():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from strombus.errors import PeerLost
 from strombus.executors.members import LEASE
 from strombus.testing.transport_suite import gang, in_threads
 from strombus.transport import TransportOptions
@@ -78,3 +79,36 @@ def test_a_member_of_slow_steps_is_waited_for_by_one_of_fast_steps(monkeypatch, 
 
     with gang(MemoryTransport, 2, TransportOptions()) as ends:
         assert in_threads(ends, train) == [{1: b"end"}, {0: b"end"}]
+
+
+def test_another_member_may_be_busy_three_times_as_long_as_oneself():
+    """As with a checkpoint on slow storage: nobody's timeout was meant for that."""
+    with gang(MemoryTransport, 2, TransportOptions()) as ends:
+        member = SimpleNamespace(rank=0, size=2, stopping=lambda: False)
+        peers = Peers(member, 0.2)
+        peers.transport = ends[0]
+        peers.poll()
+        time.sleep(0.4)  # at work
+        started = time.monotonic()
+        with pytest.raises(PeerLost, match=r"member 0 waited 1\.\d+ s for a word of member 1.*raise `timeout`"):
+            peers.wait_for_word("a word")
+        assert 1.2 <= time.monotonic() - started < 2.4
+
+
+def test_a_sign_of_life_is_no_message_and_puts_the_deadline_off():
+    with gang(MemoryTransport, 2, TransportOptions()) as ends:
+
+        def work(end):
+            reports = []
+            member = SimpleNamespace(rank=end.seat.rank, size=2, stopping=lambda: False, report=reports.append)
+            peers = Peers(member, 0.5)
+            peers.transport = end
+            if member.rank == 1:
+                for _ in range(6):
+                    time.sleep(0.2)
+                    peers.sign()
+            return peers.gather(bytes([member.rank]), "a word"), len(reports)
+
+        found = in_threads(ends, work)
+        assert [heard for heard, _ in found] == [[b"\0", b"\1"]] * 2
+        assert found[1][1] >= 4
