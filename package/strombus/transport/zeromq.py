@@ -117,8 +117,9 @@ class ZeroMQWire(Wire):
             return bind(router, host, self.options.ports)
         except zmq.ZMQError as error:
             said = chosen_by(self.options)
+            name = f"member {self.seat.rank}" if self.seat.rank < self.seat.size else "the hub"
             raise ConfigurationError(
-                f"member {self.seat.rank} cannot listen on {host}: {error}; give an address of this machine as `host`"
+                f"{name} cannot listen on {host}: {error}; give an address of this machine as `host`"
                 + (f" ({said})" if said else "")
             ) from error
 

@@ -109,7 +109,7 @@ class VoidConfiguration(BaseModel):
     transportType : TransportType
         Anything but ROUTED_UDP is refused, unless the master's ``transport`` names one of ours.
     meshBuildMode : MeshBuildMode
-        MESH is a tree of members. PLAIN is a star around rank 0 where a controller's address is given, and else the
+        MESH is a tree of members. PLAIN is a star around the driver where a controller's address is given, and else the
         shape that suits their number.
     networkMask : str
         A network in which every member has an address. Without a length it is that of 24 bits, as in DL4J.
