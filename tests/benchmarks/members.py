@@ -58,12 +58,15 @@ class Counters(sb.Callback):
         self.sent.append(self.wire.sent())
 
 
-def _fit(seat: Seat, wire: Wire, backend: str, path: str, plan: Plan) -> Outcome:
+def _fit(seat: Seat, wire: Wire, backend: str, path: str, plan: Plan, topology: str = "auto") -> Outcome:
     enter(seat)
     torch.set_num_threads(1)
     network = sb.MultiLayerNetwork(plan.workload.make(plan.seed), nn.CrossEntropyLoss(), OPTIMIZERS[plan.optimizer])
     workers, counters = len(wire.members), Counters(wire)
-    master = sb.SharedTrainingMaster(batch_size_per_worker=BATCH, workers=workers, rng_seed=plan.seed)
+    options = sb.TransportOptions(topology=topology)
+    master = sb.SharedTrainingMaster(
+        batch_size_per_worker=BATCH, workers=workers, rng_seed=plan.seed, transport_options=options
+    )
     with sb.Trainer(network, master, backend=backend) as trainer:
         result = trainer.fit(path, epochs=plan.epochs, progress=False, callbacks=[counters])
     later = result.epochs[1:]
@@ -73,9 +76,9 @@ def _fit(seat: Seat, wire: Wire, backend: str, path: str, plan: Plan) -> Outcome
     return Outcome(speed, sent, accuracy(network.module, plan.workload))
 
 
-def run_shared(address: str, wire: Wire, path: str, plan: Plan) -> Outcome:
+def run_shared(address: str, wire: Wire, path: str, plan: Plan, topology: str = "auto") -> Outcome:
     """Train on a cluster; the client is a process of its own on the hub."""
-    return apart(_fit, (wire.hub, wire, address, path, plan))[0]
+    return apart(_fit, (wire.hub, wire, address, path, plan, topology))[0]
 
 
 def run_local(path: str, plan: Plan) -> Outcome:

@@ -34,6 +34,7 @@ from workloads import OPTIMIZERS, Workload, make_workload
 import strombus as sb
 
 OURS = "shared training"
+STAR = "shared training through a hub"
 ROWS = 9000
 SECONDS = 3.0  # of an epoch that a slow wire cuts short
 TARGETS = {
@@ -81,8 +82,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--accuracy", action="store_true", help="compare accuracies over seeds, SGD and Adam, alone")
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args(arguments)
-    if unknown := set(args.peers) - {OURS, *PEERS}:
-        parser.error(f"unknown peers {sorted(unknown)}; known: {[OURS, *PEERS]}")
+    if unknown := set(args.peers) - {OURS, STAR, *PEERS}:
+        parser.error(f"unknown peers {sorted(unknown)}; known: {[OURS, STAR, *PEERS]}")
     if args.epochs < 2 or args.runs < 1 or args.seeds < 2:
         parser.error("the first epoch is left out: --epochs 2 at least; --runs 1, --seeds 2 at least")
     return args
@@ -105,13 +106,13 @@ def compare_speed(wire: Wire, plan: Plan, path: str, folder: Path, args: argpars
     found: dict[str, list[Outcome]] = defaultdict(list)
     with contextlib.ExitStack() as stack:
         address = ""
-        if OURS in args.peers:
+        if {OURS, STAR} & set(args.peers):
             address = stack.enter_context(cluster(wire, folder / wire.name.replace("/", " a ")))
         for run in range(args.runs):
             seeded = replace(plan, seed=run)
             for name in args.peers[:: -1 if run % 2 else 1]:
-                if name == OURS:
-                    outcome = run_shared(address, wire, path, seeded)
+                if name in (OURS, STAR):
+                    outcome = run_shared(address, wire, path, seeded, "star" if name == STAR else "auto")
                 else:
                     outcome = run_peer(name, wire, shorten(seeded, name, wire))
                 found[name].append(outcome)

@@ -217,6 +217,7 @@ class _Watch:
         self._futures = futures
         self._due = time.monotonic()
         self._look_at = self._due + LOOK
+        self._silent = set[str]()
 
     def __call__(self) -> None:
         if time.monotonic() < self._due:
@@ -234,13 +235,17 @@ class _Watch:
         self._look_for_silent()
 
     def _look_for_silent(self) -> None:
-        """Give up workers that hang before a member is there whose lease would tell; others may load from them."""
-        if not self._board.to_come() or time.monotonic() < self._look_at:
+        """Give up workers that hang before a member is there whose lease would tell; others may load from them.
+
+        Those that are silent twice: an import may hold a worker's interpreter for some seconds.
+        """
+        to_come = self._board.to_come()
+        if not to_come or time.monotonic() < self._look_at:
             return
+        before, self._silent = self._silent, silent_workers(self._client)
         self._look_at = time.monotonic() + LOOK
-        silent = silent_workers(self._client)
-        for rank, worker in enumerate(self._workers):
-            if worker in silent:
+        for rank in sorted(to_come):
+            if (worker := self._workers[rank]) in before & self._silent:
                 self._board.lose(rank, f"the scheduler has not heard of its worker {worker} for a while: does it hang?")
 
     def results(self) -> list[Any]:

@@ -48,9 +48,13 @@ def own_address(options: TransportOptions, towards: Sequence[str] = ()) -> str:
         return named
     if options.controller_address and (found := _source_towards(options.controller_address)):
         return found
-    ways = [found for one in towards if (found := _source_towards(one))]
-    if ways:
-        return next((one for one in ways if not _is_loopback(one)), ways[0])
+    inner = None
+    for found in filter(None, map(_source_towards, towards)):
+        if not _is_loopback(found):
+            return found
+        inner = found
+    if inner:
+        return inner
     if found := _source_towards(_OUTWARDS):
         return found
     outer = [one for one in _addresses() if not _is_loopback(one)]
@@ -72,7 +76,7 @@ def chosen_by(options: TransportOptions) -> str:
 
 def is_here(host: str) -> bool:
     """Say whether a name or address is one of this host's."""
-    if host in (socket.gethostname(), socket.getfqdn()):
+    if host == socket.gethostname():
         return True
     try:
         address = socket.gethostbyname(host)

@@ -15,6 +15,7 @@ from strombus.transport.base import DRIVER, Keys, Seat, Transport, TransportOpti
 
 __all__ = ["Hub", "find_hub", "open_hub"]
 
+_LOOPBACK = "127.0.0.1"
 _FLUSH = 1.0
 """Seconds that a hub has to deliver its last frames."""
 
@@ -48,7 +49,8 @@ def open_hub(
     make : callable
         Makes a transport; `strombus.transport.make_transport` for its name.
     hosts : callable
-        Returns the members': the hub listens on the interface that leads there, unless the options name another.
+        Returns the members': the hub listens on the interface that leads there, on the loopback where all are this one,
+        unless the options name another.
     """
     here = options.topology == "star" and size > 1 and (options.hub == DRIVER or is_here(options.hub))
     if not here:
@@ -57,7 +59,10 @@ def open_hub(
     if options.hub != DRIVER and options.host is None:
         options = options.model_copy(update={"host": socket.gethostbyname(options.hub)})
     run_id = f"hub-{secrets.token_hex(8)}"
-    end = make(Seat(size, size, run_id, 0, keys, tuple(hosts()), hub=size), options)
+    towards = tuple(hosts())
+    if all(map(is_here, towards)):
+        towards = (_LOOPBACK,)
+    end = make(Seat(size, size, run_id, 0, keys, towards, hub=size), options)
     try:
         yield Hub(run_id, end.serve())
     finally:

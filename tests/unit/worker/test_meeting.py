@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import psutil
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from strombus.errors import ConfigurationError
 from strombus.executors.members import run_member
 from strombus.executors.rendezvous import RendezvousMember, RendezvousServer
-from strombus.transport import TransportOptions, make_keys
+from strombus.transport import TransportOptions, addresses, make_keys, make_transport, open_hub
 from strombus.worker.meeting import connected
 from strombus.worker.peers import Peers
 
@@ -51,6 +54,15 @@ def test_all_go_through_the_member_on_the_named_host():
     results = meet(options)
     assert [heard for heard, _ in results] == [[name.encode() for name in HOSTS]] * 3
     assert len(set.union(*(ports for _, ports in results)) - before) == 2  # the driver's and the hub's
+
+
+def test_the_drivers_hub_is_on_the_loopback_where_all_members_are_on_its_host(monkeypatch):
+    monkeypatch.delenv("STROMBUS_HOST", raising=False)
+    monkeypatch.setattr(addresses, "_source_towards", {"127.0.0.1": "127.0.0.1", "192.0.2.1": "127.0.0.2"}.get)
+    options, keys, here = TransportOptions(topology="star"), make_keys(), socket.gethostname()
+    for hosts, expected in [((here, "127.0.0.1"), "127.0.0.1"), ((here, "192.0.2.1"), "127.0.0.2")]:
+        with open_hub(partial(make_transport, "zeromq"), options, 2, keys, lambda hosts=hosts: hosts) as hub:
+            assert json.loads(hub.address)[0] == expected
 
 
 def test_a_host_without_a_member_is_named():
