@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from strombus.errors import ConfigurationError
 from strombus.evaluation.base import Array
+from strombus.evaluation.tally import plain
 
 __all__ = ["CurvePoint", "PrecisionRecallCurve", "RocCurve"]
 
@@ -18,15 +19,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """A point of a precision-recall curve and the counts behind it (DL4J: ``PrecisionRecallCurve.Confusion``)."""
+    """A point of a precision-recall curve and the counts behind it (DL4J: ``PrecisionRecallCurve.Confusion``).
+
+    Counts are integers, or sums of weights where there are some.
+    """
 
     threshold: float
     precision: float
     recall: float
-    true_positives: int
-    false_positives: int
-    true_negatives: int
-    false_negatives: int
+    true_positives: float
+    false_positives: float
+    true_negatives: float
+    false_negatives: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +73,8 @@ class PrecisionRecallCurve:
     recall: Floats
     true_positives: Array
     false_positives: Array
-    positives: int
-    negatives: int
+    positives: float
+    negatives: float
 
     @classmethod
     def of(cls, thresholds: Floats, true: Array, false: Array, *, thin: bool) -> Self:
@@ -78,13 +82,13 @@ class PrecisionRecallCurve:
 
         `thin` leaves out points between others of the same recall; the area stays what it is.
         """
-        positives, negatives = int(true[-1]), int(false[-1])
+        positives, negatives = plain(true[-1]), plain(false[-1])
         if thin and len(true) > 2:
             steps = np.diff(true) != 0
             kept = np.r_[True, steps[:-1] | steps[1:], True]
             thresholds, true, false = thresholds[kept], true[kept], false[kept]
         found = true + false
-        precision = np.where(found > 0, true / np.maximum(found, 1), 1.0)
+        precision = np.where(found > 0, true / np.where(found > 0, found, 1), 1.0)
         recall = true / positives if positives else np.where(found > 0, 1.0, 0.0)
         up = slice(None, None, -1)
         return cls(thresholds[up], precision[up], recall[up], true[up], false[up], positives, negatives)
@@ -109,7 +113,7 @@ class PrecisionRecallCurve:
 
     def _point(self, index: int) -> CurvePoint:
         index = min(index, len(self.thresholds) - 1)
-        true, false = int(self.true_positives[index]), int(self.false_positives[index])
+        true, false = plain(self.true_positives[index]), plain(self.false_positives[index])
         return CurvePoint(
             float(self.thresholds[index]),
             float(self.precision[index]),
@@ -121,7 +125,7 @@ class PrecisionRecallCurve:
         )
 
 
-def _share(part: Array, whole: int) -> Floats:
+def _share(part: Array, whole: float) -> Floats:
     return part / whole if whole else np.full(len(part), np.nan)
 
 

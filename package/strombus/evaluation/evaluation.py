@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -15,9 +14,9 @@ from strombus.evaluation.base import Array, BaseEvaluation
 from strombus.evaluation.charts import Chart, Heatmap
 from strombus.evaluation.options import MOST, at_least, axis_of, names_of, number_of, numbers_of, one_of
 from strombus.evaluation.outcomes import Outcomes
-from strombus.evaluation.reading import read_counts, read_number
+from strombus.evaluation.reading import read_number, read_weights
 from strombus.evaluation.rows import class_rows
-from strombus.evaluation.tally import Tally
+from strombus.evaluation.tally import Tally, plain
 from strombus.evaluation.text import confusion_table, evaluation_text
 
 __all__ = ["Average", "Evaluation"]
@@ -90,7 +89,7 @@ class Evaluation(BaseEvaluation):
         sized = [given for given in (self.num_classes, self.labels and len(self.labels)) if given]
         self._classes: int | None = sized[0] if sized else None
         self._pairs = Tally(np.int64, 1)
-        self._top_hits = 0
+        self._top_hits: float = 0
         self._seen = False
 
     def settings(self) -> dict[str, Any]:
@@ -102,15 +101,15 @@ class Evaluation(BaseEvaluation):
 
     def add(self, labels: Any, output: Any, mask: Any = None) -> None:
         """Count a batch; see `Metric.add`. Shapes as in `strombus.evaluation.rows.class_rows`."""
-        actual, rows = class_rows(labels, output, mask, self.axis)
+        actual, rows, weights = class_rows(labels, output, mask, self.axis)
         classes = max(2, rows.shape[1])
         self._fit(classes)
         predicted = self._decide(rows)
         if self.top_n > 1:
             both = np.column_stack([1 - rows[:, 0], rows[:, 0]]) if rows.shape[1] == 1 else rows
             larger = (both > both[np.arange(len(both)), actual][:, None]).sum(axis=1)
-            self._top_hits += int((larger < self.top_n).sum())
-        self._pairs.add(actual * classes + predicted, np.ones((len(actual), 1), np.int64))
+            self._top_hits += plain(weights[larger < self.top_n].sum())
+        self._pairs.add(actual * classes + predicted, weights[:, None])
 
     def _decide(self, rows: Array) -> NDArray[np.int64]:
         columns, threshold = rows.shape[1], self.binary_decision_threshold
@@ -151,17 +150,20 @@ class Evaluation(BaseEvaluation):
         """Return the number of classes and ``[actual, predicted, count]`` of each pair that occurred."""
         if self.empty:
             return {}
-        keys, counts = self._pairs.read()
-        triples = np.column_stack([*np.divmod(keys, self._classes or 1), counts]).tolist()
+        actual, predicted, counts = (values.tolist() for values in self._triples())
+        triples = [list(triple) for triple in zip(actual, predicted, counts, strict=True)]
         return {"classes": self._classes, "pairs": triples, "top_n_correct": self._top_hits}
 
     def _load(self, statistics: Mapping[str, Any]) -> None:
         classes = read_number(statistics, "classes", 2, MOST)
-        actual, predicted, counts = read_counts(statistics, "pairs", (None, 3)).T
-        hits = read_number(statistics, "top_n_correct")
-        if max(actual.max(initial=0), predicted.max(initial=0)) >= classes or hits > counts.sum():
+        pairs = read_weights(statistics, "pairs", (None, 3))
+        hits = plain(read_weights(statistics, "top_n_correct", ()))
+        numbers, counts = pairs[:, :2], pairs[:, 2]
+        outside = numbers.max(initial=0) >= classes or (numbers != np.floor(numbers)).any()
+        if outside or hits > counts.sum() * (1 + 1e-9):
             raise DataError(f"statistics: pairs and top_n_correct do not fit {classes} classes")
         self._fit(classes)
+        actual, predicted = numbers.astype(np.int64).T
         self._pairs.add(actual * classes + predicted, counts[:, None])
         self._top_hits = hits
 
@@ -175,48 +177,49 @@ class Evaluation(BaseEvaluation):
         return actual, predicted, counts[:, 0]
 
     @property
-    def confusion_matrix(self) -> NDArray[np.int64]:
-        """Counts, shape (classes, classes): row = actual class, column = predicted class."""
+    def confusion_matrix(self) -> Array:
+        """Counts, or sums of weights, shape (classes, classes): row = actual class, column = predicted class."""
         actual, predicted, counts = self._triples()
-        matrix = np.zeros((self._classes or 0,) * 2, np.int64)
+        matrix = np.zeros((self._classes or 0,) * 2, counts.dtype)
         matrix[actual, predicted] = counts
         return matrix
 
     @property
-    def examples(self) -> int:
-        """Rows counted."""
-        return int(self._triples()[2].sum())
+    def examples(self) -> float:
+        """Rows counted, an int; where there are weights their sum."""
+        return plain(self._triples()[2].sum())
 
     @property
     def outcomes(self) -> Outcomes:
         """True and false positives and negatives of each class, arrays of shape (classes,)."""
         actual, predicted, counts = self._triples()
-        classes, same = self._classes or 0, actual == predicted
-        sums = partial(np.bincount, minlength=classes)
-        hits = sums(actual[same], weights=counts[same]).astype(np.int64)
-        false = sums(predicted, weights=counts).astype(np.int64) - hits
-        missed = sums(actual, weights=counts).astype(np.int64) - hits
-        return Outcomes(hits, false, counts.sum() - hits - false - missed, missed)
+        right = actual == predicted
 
-    def true_positives(self) -> NDArray[np.int64]:
+        def sums(classes: Array, which: NDArray[np.bool_]) -> Array:
+            return np.bincount(classes[which], counts[which], self._classes or 0).astype(counts.dtype)
+
+        hits, false, missed = sums(actual, right), sums(predicted, ~right), sums(actual, ~right)
+        return Outcomes(hits, false, np.maximum(counts.sum() - hits - false - missed, 0), missed)
+
+    def true_positives(self) -> Array:
         """Return the hits of each class, shape (classes,)."""
         return self.outcomes.true_positives
 
-    def false_positives(self) -> NDArray[np.int64]:
+    def false_positives(self) -> Array:
         """Return how often each class was predicted for another, shape (classes,)."""
         return self.outcomes.false_positives
 
-    def true_negatives(self) -> NDArray[np.int64]:
+    def true_negatives(self) -> Array:
         """Return how often each class was rightly not predicted, shape (classes,)."""
         return self.outcomes.true_negatives
 
-    def false_negatives(self) -> NDArray[np.int64]:
+    def false_negatives(self) -> Array:
         """Return how often each class was missed, shape (classes,)."""
         return self.outcomes.false_negatives
 
-    def class_count(self, label: int) -> int:
+    def class_count(self, label: int) -> float:
         """Return how many rows are labelled so."""
-        return int(self.outcomes.positives[self._number(label)])
+        return plain(self.outcomes.positives[self._number(label)])
 
     # -- figures ---------------------------------------------------------------------------------
 

@@ -13,9 +13,10 @@ from strombus.evaluation.base import Array, BaseEvaluation
 from strombus.evaluation.charts import Chart
 from strombus.evaluation.options import at_least, axis_of, names_of, number_of, numbers_of, one_of
 from strombus.evaluation.outcomes import Outcomes
-from strombus.evaluation.reading import read_counts
+from strombus.evaluation.reading import read_weights
 from strombus.evaluation.roc_binary import ROCBinary
 from strombus.evaluation.rows import check_zero_or_one, value_rows
+from strombus.evaluation.tally import plain
 from strombus.evaluation.text import table
 
 __all__ = ["EvaluationBinary"]
@@ -83,14 +84,14 @@ class EvaluationBinary(BaseEvaluation):
 
     def add(self, labels: Any, output: Any, mask: Any = None) -> None:
         """Count a batch of labels 0 and 1; see `Metric.add` and `strombus.evaluation.rows.value_rows`."""
-        wanted, rows, keep = value_rows(labels, output, mask, self.axis)
+        wanted, rows, weights = value_rows(labels, output, mask, self.axis)
         check_zero_or_one(wanted, "EvaluationBinary")
         self._fit(rows.shape[1])
         assert self._counts is not None
         threshold = 0.5 if self.decision_threshold is None else np.asarray(self.decision_threshold)
         yes, positive = rows > threshold, wanted == 1
         cases = (yes & positive, yes & ~positive, ~yes & ~positive, ~yes & positive)
-        self._counts += np.stack([(case & keep).sum(axis=0) for case in cases])
+        self._counts = self._counts + np.stack([(case * weights).sum(axis=0) for case in cases])
         if self.roc_binary is not None:
             self.roc_binary.add(labels, output, mask)
 
@@ -124,7 +125,7 @@ class EvaluationBinary(BaseEvaluation):
         return counts if self.roc_binary is None else {**counts, "roc_binary": self.roc_binary.statistics()}
 
     def _load(self, statistics: Mapping[str, Any]) -> None:
-        columns = [read_counts(statistics, name, (None,)) for name in _COUNTS]
+        columns = [read_weights(statistics, name, (None,)) for name in _COUNTS]
         if len({len(column) for column in columns}) > 1:
             raise DataError("statistics: the four counts must have the same number of outputs")
         self._fit(len(columns[0]))
@@ -145,25 +146,28 @@ class EvaluationBinary(BaseEvaluation):
         """Return the number of outputs."""
         return len(self.outcomes.true_positives)
 
-    def true_positives(self, label: int) -> int:
-        """Return how often the output was rightly a yes."""
-        return int(self.outcomes.true_positives[self._number(label)])
+    def true_positives(self, label: int) -> float:
+        """Return how often the output was rightly a yes, an int; where there are weights their sum."""
+        return self._count("true_positives", label)
 
-    def false_positives(self, label: int) -> int:
+    def false_positives(self, label: int) -> float:
         """Return how often the output was wrongly a yes."""
-        return int(self.outcomes.false_positives[self._number(label)])
+        return self._count("false_positives", label)
 
-    def true_negatives(self, label: int) -> int:
+    def true_negatives(self, label: int) -> float:
         """Return how often the output was rightly a no."""
-        return int(self.outcomes.true_negatives[self._number(label)])
+        return self._count("true_negatives", label)
 
-    def false_negatives(self, label: int) -> int:
+    def false_negatives(self, label: int) -> float:
         """Return how often the output was wrongly a no."""
-        return int(self.outcomes.false_negatives[self._number(label)])
+        return self._count("false_negatives", label)
 
-    def total_count(self, label: int) -> int:
+    def total_count(self, label: int) -> float:
         """Return how many unmasked labels the output had."""
-        return int(self.outcomes.total[self._number(label)])
+        return self._count("total", label)
+
+    def _count(self, name: str, label: int) -> float:
+        return plain(getattr(self.outcomes, name)[self._number(label)])
 
     # -- figures ---------------------------------------------------------------------------------
 
@@ -255,7 +259,7 @@ class EvaluationBinary(BaseEvaluation):
         for i, (tp, fp, tn, fn) in enumerate(self._counts.T.tolist() if self._counts is not None else ()):
             ratios = [self.accuracy(i), self.f1(i), self.precision(i), self.recall(i)]
             auc = [] if roc is None else [roc.calculate_auc(i)]
-            rows.append([self.labels[i] if self.labels else i, *ratios, int(outcomes.total[i]), tp, tn, fp, fn, *auc])
+            rows.append([self.labels[i] if self.labels else i, *ratios, plain(outcomes.total[i]), tp, tn, fp, fn, *auc])
         return table(header + ([] if roc is None else ["AUC"]), rows, precision)
 
     def charts(self) -> list[Chart]:

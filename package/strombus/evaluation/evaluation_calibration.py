@@ -13,7 +13,7 @@ from strombus.errors import DataError
 from strombus.evaluation.base import Array, BaseEvaluation
 from strombus.evaluation.charts import MOST_LINES, Chart, Histogram, Line, LineChart
 from strombus.evaluation.options import at_least, axis_of, names_of, number_of
-from strombus.evaluation.reading import read_counts, read_values
+from strombus.evaluation.reading import read_values, read_weights
 from strombus.evaluation.rows import check_probabilities, check_zero_or_one, class_rows, value_rows
 from strombus.evaluation.text import table
 
@@ -84,39 +84,39 @@ class EvaluationCalibration(BaseEvaluation):
 
     def add(self, labels: Any, output: Any, mask: Any = None) -> None:
         """Count a batch of probabilities; see `Metric.add`, `rows.class_rows` and `rows.value_rows`."""
-        wanted, rows, keep = self._rows(np.asarray(labels), np.asarray(output), mask)
+        wanted, rows, weights = self._rows(np.asarray(labels), np.asarray(output), mask)
         check_probabilities(rows, "EvaluationCalibration")
-        self._take(self._count(wanted, rows, keep))
+        self._take(self._count(wanted, rows, weights))
 
-    def _rows(self, labels: Array, output: Array, mask: Any) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Return a 0 or 1 for each class, the probabilities, and what counts, all of shape (rows, classes)."""
+    def _rows(self, labels: Array, output: Array, mask: Any) -> tuple[Array, Array, Array]:
+        """Return a 0 or 1 for each class, the probabilities, and their weights, all of shape (rows, classes)."""
         columns = output.shape[self.axis] if output.ndim > 1 else 1
         if labels.shape == output.shape and columns > 1:
-            wanted, rows, keep = value_rows(labels, output, mask, self.axis)
+            wanted, rows, weights = value_rows(labels, output, mask, self.axis)
             check_zero_or_one(wanted, "EvaluationCalibration")
-            return wanted, rows, keep
-        actual, rows = class_rows(labels, output, mask, self.axis)
+            return wanted, rows, weights
+        actual, rows, weights = class_rows(labels, output, mask, self.axis)
         rows = np.column_stack([1 - rows[:, 0], rows[:, 0]]) if columns == 1 else rows
-        return (actual[:, None] == np.arange(rows.shape[1])).astype(np.float64), rows, np.ones(rows.shape, bool)
+        wanted = (actual[:, None] == np.arange(rows.shape[1])).astype(np.float64)
+        return wanted, rows, np.broadcast_to(weights[:, None], rows.shape)
 
-    def _count(self, wanted: Array, rows: Array, keep: NDArray[np.bool_]) -> dict[str, Array]:
+    def _count(self, wanted: Array, rows: Array, weights: Array) -> dict[str, Array]:
         bins, fine, classes = self.reliability_diag_num_bins, self.histogram_num_bins, rows.shape[1]
-        place, positive = _bin(rows, bins), (wanted == 1) & keep
+        place, positive, keep = _bin(rows, bins), (wanted == 1) * weights, weights != 0
         residual, probability = _bin(np.abs(wanted - rows), fine), _bin(rows, fine)
-        decided = np.zeros(rows.shape, bool)
-        some = keep.any(axis=1)
-        decided[np.flatnonzero(some), np.where(keep, rows, -1.0).argmax(axis=1)[some]] = True
+        largest = np.where(keep, rows, -1.0).argmax(axis=1)
+        decided = (largest[:, None] == np.arange(classes)) * weights
         sums = np.zeros((bins, classes))
-        np.add.at(sums, (place, np.arange(classes)[None, :]), np.where(keep, rows, 0.0))
+        np.add.at(sums, (place, np.arange(classes)[None, :]), np.where(keep, rows, 0.0) * weights)
         return {
-            "bin_total": _histograms(place, keep, bins),
+            "bin_total": _histograms(place, weights, bins),
             "bin_positive": _histograms(place, positive, bins),
             "bin_sum": sums,
             "label_counts": positive.sum(axis=0),
             "prediction_counts": decided.sum(axis=0),
-            "residuals": _histograms(residual, keep, fine).sum(axis=1),
+            "residuals": _histograms(residual, weights, fine).sum(axis=1),
             "residuals_by_class": _histograms(residual, positive, fine),
-            "probabilities": _histograms(probability, keep, fine).sum(axis=1),
+            "probabilities": _histograms(probability, weights, fine).sum(axis=1),
             "probabilities_by_class": _histograms(probability, positive, fine),
         }
 
@@ -142,7 +142,7 @@ class EvaluationCalibration(BaseEvaluation):
         return {name: values.tolist() for name, values in self._counts.items()}
 
     def _load(self, statistics: Mapping[str, Any]) -> None:
-        labelled = read_counts(statistics, "label_counts", (None,))
+        labelled = read_weights(statistics, "label_counts", (None,))
         classes, bins, fine = len(labelled), self.reliability_diag_num_bins, self.histogram_num_bins
         shapes = {
             "bin_total": (bins, classes),
@@ -153,7 +153,7 @@ class EvaluationCalibration(BaseEvaluation):
             "probabilities": (fine,),
             "probabilities_by_class": (fine, classes),
         }
-        counts = {name: read_counts(statistics, name, shape) for name, shape in shapes.items()}
+        counts = {name: read_weights(statistics, name, shape) for name, shape in shapes.items()}
         self._take(counts | {"label_counts": labelled, "bin_sum": read_values(statistics, "bin_sum", (bins, classes))})
 
     # -- what was found --------------------------------------------------------------------------
@@ -249,8 +249,9 @@ def _bin(values: Array, bins: int) -> NDArray[np.int64]:
     return np.minimum(np.searchsorted(np.arange(bins + 1) / bins, values, "right") - 1, bins - 1)
 
 
-def _histograms(place: NDArray[np.int64], counted: NDArray[np.bool_], bins: int) -> Array:
-    """Count each column's entries by bin, shape (bins, columns)."""
+def _histograms(place: NDArray[np.int64], weights: Array, bins: int) -> Array:
+    """Add up each column's weights by bin, shape (bins, columns)."""
     columns = place.shape[1]
-    flat = (place * columns + np.arange(columns))[counted]
-    return np.bincount(flat, minlength=bins * columns).reshape(bins, columns)
+    flat = (place * columns + np.arange(columns)).reshape(-1)
+    sums = np.bincount(flat, weights.reshape(-1), bins * columns)
+    return sums.reshape(bins, columns).astype(weights.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from strombus.errors import DataError
 from strombus.evaluation.base import Array
 
-__all__ = ["read_counts", "read_number", "read_values"]
+__all__ = ["read_counts", "read_number", "read_values", "read_weights"]
 
 
 def read_values(statistics: Mapping[str, Any], name: str, shape: tuple[int | None, ...]) -> Array:
@@ -30,6 +30,16 @@ def read_counts(statistics: Mapping[str, Any], name: str, shape: tuple[int | Non
     if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 2**53):
         raise DataError(f"statistics: {name} must hold counts, which are integers of at least 0 and at most 2^53")
     return array.astype(np.int64)
+
+
+def read_weights(statistics: Mapping[str, Any], name: str, shape: tuple[int | None, ...]) -> Array:
+    """Return counts, or sums of weights of at least 0 as float64 where any is no integer; see `read_values`."""
+    array = _read(statistics, name, shape, "counts or sums of weights")
+    if array.dtype.kind != "f":
+        return read_counts(statistics, name, shape)
+    if array.size and array.min() < 0:
+        raise DataError(f"statistics: {name} must hold counts or sums of weights, none below 0")
+    return array.astype(np.float64)
 
 
 def read_number(statistics: Mapping[str, Any], name: str, least: int = 0, most: int = 2**62) -> int:

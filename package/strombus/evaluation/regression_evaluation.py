@@ -13,8 +13,9 @@ from strombus.errors import DataError
 from strombus.evaluation.base import Array, BaseEvaluation
 from strombus.evaluation.charts import Chart
 from strombus.evaluation.options import at_least, axis_of, names_of, number_of
-from strombus.evaluation.reading import read_counts, read_values
+from strombus.evaluation.reading import read_values, read_weights
 from strombus.evaluation.rows import value_rows
+from strombus.evaluation.tally import plain
 
 __all__ = ["RegressionEvaluation"]
 
@@ -23,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(slots=True)
 class _Moments:
-    """Counts, means and centred sums of labels (y) and predictions (p), each of shape (columns,).
+    """Counts (or sums of weights), means and centred sums of labels (y) and predictions (p), each of shape (columns,).
 
     Centred sums lose no digits where values are large and vary little, and they add up (Chan, Golub and
     LeVeque, 1979); for the same reason a mean is kept as an origin near it and what it lies beside it. Bounds
@@ -46,14 +47,14 @@ class _Moments:
     p_high: Floats
 
     @classmethod
-    def of(cls, y: Floats, p: Floats, keep: NDArray[np.bool_]) -> Self:
-        """Return those of rows, shape (rows, columns)."""
-        count = keep.sum(axis=0)
-        some = np.maximum(count, 1)
-        origins = y.sum(axis=0) / some, p.sum(axis=0) / some  # masked values are 0
+    def of(cls, y: Floats, p: Floats, weights: Array) -> Self:
+        """Return those of rows, shape (rows, columns); masked values are 0, and their weight is."""
+        count, keep = weights.sum(axis=0), weights != 0
+        some = _divisor(count)
+        origins = (y * weights).sum(axis=0) / some, (p * weights).sum(axis=0) / some
         dy, dp = (np.where(keep, values - origin, 0.0) for values, origin in zip((y, p), origins, strict=True))
         error = np.where(keep, p - y, 0.0)
-        y_mean, p_mean = dy.sum(axis=0) / some, dp.sum(axis=0) / some
+        y_mean, p_mean = (dy * weights).sum(axis=0) / some, (dp * weights).sum(axis=0) / some
         bounds = [
             extreme(values, axis=0, where=keep, initial=start)
             for values in (y, p)
@@ -64,18 +65,18 @@ class _Moments:
             *origins,
             y_mean,
             p_mean,
-            (dy * dy).sum(axis=0) - count * y_mean * y_mean,
-            (dp * dp).sum(axis=0) - count * p_mean * p_mean,
-            (dy * dp).sum(axis=0) - count * y_mean * p_mean,
-            (error * error).sum(axis=0),
-            np.abs(error).sum(axis=0),
+            (dy * dy * weights).sum(axis=0) - count * y_mean * y_mean,
+            (dp * dp * weights).sum(axis=0) - count * p_mean * p_mean,
+            (dy * dp * weights).sum(axis=0) - count * y_mean * p_mean,
+            (error * error * weights).sum(axis=0),
+            (np.abs(error) * weights).sum(axis=0),
             *bounds,
         )
 
     def merged(self, other: Self) -> Self:
         """Return those of both."""
         count = self.count + other.count
-        some = np.maximum(count, 1)
+        some = _divisor(count)
         share, both = other.count / some, self.count * other.count / some
         dy = (other.y_origin - self.y_origin) + (other.y_mean - self.y_mean)
         dp = (other.p_origin - self.p_origin) + (other.p_mean - self.p_mean)
@@ -96,6 +97,11 @@ class _Moments:
             np.minimum(self.p_low, other.p_low),
             np.maximum(self.p_high, other.p_high),
         )
+
+
+def _divisor(count: Array) -> Array:
+    """Return counts to divide by, 1 where there is nothing."""
+    return np.where(count > 0, count, 1)
 
 
 class RegressionEvaluation(BaseEvaluation):
@@ -149,10 +155,10 @@ class RegressionEvaluation(BaseEvaluation):
 
     def add(self, labels: Any, output: Any, mask: Any = None) -> None:
         """Take in a batch; see `Metric.add` and `strombus.evaluation.rows.value_rows`."""
-        wanted, rows, keep = value_rows(labels, output, mask, self.axis)
+        wanted, rows, weights = value_rows(labels, output, mask, self.axis)
         if not (np.isfinite(wanted).all() and np.isfinite(rows).all()):
             raise DataError("RegressionEvaluation needs finite labels and outputs, got infinite ones")
-        self._take(_Moments.of(wanted, rows, keep))
+        self._take(_Moments.of(wanted, rows, weights))
 
     def _take(self, moments: _Moments) -> None:
         have = self.columns or (self.column_names and len(self.column_names)) or len(moments.count)
@@ -181,7 +187,7 @@ class RegressionEvaluation(BaseEvaluation):
         }
 
     def _load(self, statistics: Mapping[str, Any]) -> None:
-        count = read_counts(statistics, "count", (None,))
+        count = read_weights(statistics, "count", (None,))
         read = {f.name: read_values(statistics, f.name, (len(count),)) for f in fields(_Moments) if f.name != "count"}
         for name in ("y_low", "p_low", "y_high", "p_high"):
             read[name][count == 0] = np.inf if name.endswith("low") else -np.inf
@@ -193,10 +199,11 @@ class RegressionEvaluation(BaseEvaluation):
         """Return the number of columns."""
         return len(self._read().count)
 
-    def example_count(self, column: int | None = None) -> int:
-        """Return how many values a column has, or all together."""
+    def example_count(self, column: int | None = None) -> float:
+        """Return how many values a column has, or all together, an int; where there are weights their sum."""
         count = self._read().count
-        return int(count.sum() if column is None else count[number_of(column, len(count), "column")])
+        found = count.sum() if column is None else count[number_of(column, len(count), "column")]
+        return plain(found)
 
     def mean_squared_error(self, column: int | None = None) -> float:
         """Return the mean of squared errors."""
@@ -257,14 +264,14 @@ class RegressionEvaluation(BaseEvaluation):
 
     def _mean(self, name: str) -> Floats:
         m = self._read()
-        return np.where(m.count > 0, getattr(m, name) / np.maximum(m.count, 1), np.nan)
+        return np.where(m.count > 0, getattr(m, name) / _divisor(m.count), np.nan)
 
     def _relative(self) -> Floats:
         m = self._read()
         varies = m.y_low < m.y_high
         relative = m.squared_errors / np.where(varies, m.y_squares, 1.0)
         constant = np.where(m.squared_errors > 0, np.inf, 0.0)
-        return np.where(m.count > 1, np.where(varies, relative, constant), np.nan)
+        return np.where(varies, relative, np.where(m.count > 1, constant, np.nan))
 
     def _figure(self, values: Floats, column: int | None) -> float:
         if column is not None:

@@ -13,9 +13,9 @@ from strombus.evaluation.base import Array, BaseEvaluation
 from strombus.evaluation.charts import Chart, Line, LineChart
 from strombus.evaluation.curves import PrecisionRecallCurve, RocCurve
 from strombus.evaluation.options import at_least, axis_of
-from strombus.evaluation.reading import read_counts, read_values
+from strombus.evaluation.reading import read_counts, read_values, read_weights
 from strombus.evaluation.rows import check_probabilities, class_rows
-from strombus.evaluation.tally import Tally
+from strombus.evaluation.tally import Tally, plain
 
 __all__ = ["ROC"]
 
@@ -61,23 +61,23 @@ class ROC(BaseEvaluation):
 
     def add(self, labels: Any, output: Any, mask: Any = None) -> None:
         """Count a batch of one or two output columns; see `Metric.add` and `rows.class_rows`."""
-        actual, rows = class_rows(labels, output, mask, self.axis)
+        actual, rows, weights = class_rows(labels, output, mask, self.axis)
         if rows.shape[1] > 2:
             raise DataError(
                 f"ROC is for one output, or two classes, got {rows.shape[1]} columns: ROCMultiClass takes classes, "
                 "ROCBinary independent outputs"
             )
-        self.add_scores(rows[:, -1], actual == 1)
+        self.add_scores(rows[:, -1], actual == 1, weights)
 
-    def add_scores(self, scores: Array, positive: NDArray[np.bool_]) -> None:
-        """Count scores, shape (n,), and whether each one's label is positive."""
+    def add_scores(self, scores: Array, positive: NDArray[np.bool_], weights: Array) -> None:
+        """Count scores, whether each one's label is positive, and how much it counts; all of shape (n,)."""
         scores = scores.astype(np.float64)
         if not np.isfinite(scores).all():
             raise DataError("a ROC needs finite scores, got infinite ones")
         if self.threshold_steps:
             check_probabilities(scores, f"a ROC of {self.threshold_steps} thresholds")
             scores = np.minimum(np.searchsorted(self._thresholds(), scores, "right") - 1, self.threshold_steps - 1)
-        self._tally.add(scores, np.column_stack([~positive, positive]).astype(np.int64))
+        self._tally.add(scores, np.column_stack([~positive, positive]) * weights[:, None])
 
     def _thresholds(self) -> NDArray[np.float64]:
         return np.arange(self.threshold_steps + 1) / self.threshold_steps
@@ -104,21 +104,21 @@ class ROC(BaseEvaluation):
             keys = read_counts(statistics, "steps", (None,))
             if keys.max(initial=0) >= self.threshold_steps:
                 raise DataError(f"statistics: steps must be below {self.threshold_steps}")
-        self._tally.add(keys, read_counts(statistics, "counts", (len(keys), 2)))
+        self._tally.add(keys, read_weights(statistics, "counts", (len(keys), 2)))
 
     # -- figures ---------------------------------------------------------------------------------
 
-    def count_actual_positive(self) -> int:
-        """Return the number of positive labels."""
-        return int(self._tally.read()[1][:, 1].sum())
+    def count_actual_positive(self) -> float:
+        """Return the number of positive labels, an int; where there are weights their sum."""
+        return plain(self._tally.read()[1][:, 1].sum())
 
-    def count_actual_negative(self) -> int:
+    def count_actual_negative(self) -> float:
         """Return the number of negative labels."""
-        return int(self._tally.read()[1][:, 0].sum())
+        return plain(self._tally.read()[1][:, 0].sum())
 
-    def example_count(self) -> int:
+    def example_count(self) -> float:
         """Return the number of labels."""
-        return int(self._tally.read()[1].sum())
+        return plain(self._tally.read()[1].sum())
 
     def calculate_auc(self) -> float:
         """Return the area under the ROC curve; NaN without positives or without negatives."""
@@ -142,10 +142,10 @@ class ROC(BaseEvaluation):
         if not len(keys):
             raise self._no_data()
         if not self.is_exact:
-            full = np.zeros((self.threshold_steps, 2), np.int64)
+            full = np.zeros((self.threshold_steps, 2), counts.dtype)
             full[keys] = counts
             keys, counts = self._thresholds()[:-1], full
-        found = np.vstack([np.zeros((1, 2), np.int64), np.cumsum(counts[::-1], axis=0)])
+        found = np.vstack([np.zeros((1, 2), counts.dtype), np.cumsum(counts[::-1], axis=0)])
         first = np.inf if self.is_exact else 1.0
         return np.r_[first, keys[::-1]], found[:, 1], found[:, 0]
 

@@ -25,8 +25,8 @@ class ROCBinary(ManyROC):
 
     def add(self, labels: Any, output: Any, mask: Any = None) -> None:
         """Count a batch of labels 0 and 1; see `Metric.add` and `strombus.evaluation.rows.value_rows`."""
-        wanted, rows, keep = value_rows(labels, output, mask, self.axis)
+        wanted, rows, weights = value_rows(labels, output, mask, self.axis)
         check_zero_or_one(wanted, "ROCBinary")
         for column, roc in enumerate(self._fit(rows.shape[1])):
-            kept = keep[:, column]
-            roc.add_scores(rows[kept, column], wanted[kept, column] == 1)
+            kept = weights[:, column] != 0
+            roc.add_scores(rows[kept, column], wanted[kept, column] == 1, weights[kept, column])

@@ -129,11 +129,11 @@ class ManyROC(BaseEvaluation):
         defined = [value for value in areas if not np.isnan(value)]
         return float(np.mean(defined)) if defined else float("nan")
 
-    def count_actual_positive(self, label: int) -> int:
+    def count_actual_positive(self, label: int) -> float:
         """Return the number of positive labels of one output."""
         return self.get_roc(label).count_actual_positive()
 
-    def count_actual_negative(self, label: int) -> int:
+    def count_actual_negative(self, label: int) -> float:
         """Return the number of negative labels of one output."""
         return self.get_roc(label).count_actual_negative()
 
@@ -147,7 +147,8 @@ class ManyROC(BaseEvaluation):
                 self._label(i),
                 self.calculate_auc(i),
                 self.calculate_auprc(i),
-                *map(int, reversed(roc._tally.read()[1].sum(0))),
+                roc.count_actual_positive(),
+                roc.count_actual_negative(),
             ]
             for i, roc in enumerate(self._rocs)
         ]

@@ -27,11 +27,11 @@ class ROCMultiClass(ManyROC):
 
     def add(self, labels: Any, output: Any, mask: Any = None) -> None:
         """Count a batch; see `Metric.add` and `strombus.evaluation.rows.class_rows`."""
-        actual, rows = class_rows(labels, output, mask, self.axis)
+        actual, rows, weights = class_rows(labels, output, mask, self.axis)
         if rows.shape[1] == 1:
             rows = np.column_stack([1 - rows[:, 0], rows[:, 0]])
         for number, roc in enumerate(self._fit(rows.shape[1])):
-            roc.add_scores(rows[:, number], actual == number)
+            roc.add_scores(rows[:, number], actual == number, weights)
 
     def num_classes(self) -> int:
         """Return the number of classes."""

@@ -13,7 +13,7 @@ from strombus.evaluation.base import Array
 __all__ = ["class_rows", "value_rows"]
 
 
-def class_rows(labels: Any, output: Any, mask: Any, axis: int = 1) -> tuple[NDArray[np.int64], Array]:
+def class_rows(labels: Any, output: Any, mask: Any, axis: int = 1) -> tuple[NDArray[np.int64], Array, Array]:
     """Flatten a batch to class numbers and one row of class outputs each, without masked rows.
 
     `output` has shape (examples, classes) or (examples, classes, steps...), with the classes along `axis`;
@@ -25,11 +25,13 @@ def class_rows(labels: Any, output: Any, mask: Any, axis: int = 1) -> tuple[NDAr
     -------
     numbers : ndarray of int64, shape (rows,)
     outputs : ndarray, shape (rows, columns)
+    weights : ndarray, shape (rows,)
+        Ones, of int64, unless the mask holds other values than 0 and 1: then these, as float64.
 
     Raises
     ------
     DataError
-        When shapes do not fit, the output holds NaN, or a label is no class number.
+        When shapes do not fit, the output holds NaN, a label is no class number, or a weight is negative or infinite.
     """
     labels, output, axis = _arrays(labels, output, axis)
     columns, shape = output.shape[axis], _without(output.shape, axis)
@@ -43,14 +45,16 @@ def class_rows(labels: Any, output: Any, mask: Any, axis: int = 1) -> tuple[NDAr
             f"labels of shape {labels.shape} do not fit an output of shape {output.shape}: give class numbers "
             f"of shape {shape} or one value per class of shape {output.shape}"
         )
+    weights = np.ones(len(rows), np.int64)
     if mask is not None:
-        keep = _whole_rows(np.asarray(mask), output.shape, axis)
-        rows, given = rows[keep], given[keep]
+        weights = _whole_rows(_weights(mask), output.shape, axis)
+        keep = weights != 0
+        rows, given, weights = rows[keep], given[keep], weights[keep]
     _refuse_nan(rows, np.ones(rows.shape, bool), "the network's output holds NaN")
-    return _numbers(given, max(2, columns)), rows
+    return _numbers(given, max(2, columns)), rows, weights
 
 
-def value_rows(labels: Any, output: Any, mask: Any, axis: int = 1) -> tuple[Array, Array, NDArray[np.bool_]]:
+def value_rows(labels: Any, output: Any, mask: Any, axis: int = 1) -> tuple[Array, Array, Array]:
     """Flatten a batch whose labels have a value for each output; masked values are set to 0.
 
     `output` has shape (examples,), (examples, columns) or (examples, columns, steps...), with the columns along
@@ -60,12 +64,14 @@ def value_rows(labels: Any, output: Any, mask: Any, axis: int = 1) -> tuple[Arra
     Returns
     -------
     labels, outputs : ndarray of float64, shape (rows, columns)
-    keep : ndarray of bool, shape (rows, columns)
+    weights : ndarray, shape (rows, columns)
+        0 where a value is masked and 1 where it counts, of int64, unless the mask holds other values: then these, as
+        float64.
 
     Raises
     ------
     DataError
-        When shapes do not fit, or an unmasked label or output is NaN.
+        When shapes do not fit, an unmasked label or output is NaN, or a weight is negative or infinite.
     """
     labels, output, axis = _arrays(labels, output, axis)
     if output.shape[axis] == 1 and labels.shape == _without(output.shape, axis):
@@ -76,14 +82,15 @@ def value_rows(labels: Any, output: Any, mask: Any, axis: int = 1) -> tuple[Arra
             "they need one value for each output"
         )
     rows, given = _flat(output, axis).astype(np.float64), _flat(labels, axis).astype(np.float64)
-    keep = np.ones(rows.shape, bool)
+    weights = np.ones(rows.shape, np.int64)
     if mask is not None:
-        mask = np.asarray(mask)
+        mask = _weights(mask)
         per_value = mask.shape == output.shape and mask.shape != _without(output.shape, axis)
-        keep = _flat(mask, axis) != 0 if per_value else keep & _whole_rows(mask, output.shape, axis)[:, None]
+        weights = _flat(mask, axis) if per_value else weights * _whole_rows(mask, output.shape, axis)[:, None]
+    keep = weights != 0
     _refuse_nan(rows, keep, "the network's output holds NaN")
     _refuse_nan(given, keep, "the labels hold NaN")
-    return np.where(keep, given, 0.0), np.where(keep, rows, 0.0), keep
+    return np.where(keep, given, 0.0), np.where(keep, rows, 0.0), weights
 
 
 def check_zero_or_one(labels: Array, what: str) -> None:
@@ -121,15 +128,27 @@ def _flat(array: Array, axis: int) -> Array:
     return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
 
 
-def _whole_rows(mask: Array, shape: tuple[int, ...], axis: int) -> NDArray[np.bool_]:
+def _weights(mask: Any) -> Array:
+    """Return a mask of yes and no as counts, one that holds other values as they are."""
+    given = np.asarray(mask)
+    keep = given != 0
+    if given.dtype.kind == "b" or not (keep & (given != 1)).any():
+        return np.asarray(keep, np.int64)
+    weights: Array = given.astype(np.float64)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise DataError("a mask, or weights, of metrics must hold finite numbers of at least 0")
+    return weights
+
+
+def _whole_rows(mask: Array, shape: tuple[int, ...], axis: int) -> Array:
     rows = _without(shape, axis)
     if mask.shape in (rows[:1], (*rows[:1], 1)) and mask.shape != rows:
         mask = np.broadcast_to(mask.reshape(-1, *[1] * (len(rows) - 1)), rows)
     if mask.shape != rows:
         hint = "; a mask with an entry for each output is for EvaluationBinary, ROCBinary and RegressionEvaluation"
         raise DataError(f"a mask of shape {mask.shape} does not fit rows of shape {rows}{hint * (mask.shape == shape)}")
-    keep: NDArray[np.bool_] = mask.reshape(-1) != 0
-    return keep
+    flat: Array = mask.reshape(-1)
+    return flat
 
 
 def _numbers(labels: Array, classes: int) -> NDArray[np.int64]:

@@ -1,19 +1,22 @@
-"""Counts by key, as compact as the keys allow."""
+"""Counts, or sums of weights, by key, as compact as the keys allow."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from strombus.evaluation.base import Array
 
-__all__ = ["Tally"]
-
-Counts = NDArray[np.int64]
+__all__ = ["Tally", "plain"]
 
 _SMALLEST = 4096
+
+
+def plain(count: Any) -> float:
+    """Return a count as an int, a sum of weights as a float."""
+    found: float = count.item()
+    return found
 
 
 class Tally:
@@ -29,11 +32,14 @@ class Tally:
     """
 
     def __init__(self, dtype: Any, width: int) -> None:
-        self._parts: list[tuple[Array, Counts]] = [(np.empty(0, dtype), np.empty((0, width), np.int64))]
+        self._parts: list[tuple[Array, Array]] = [(np.empty(0, dtype), np.empty((0, width), np.int64))]
         self._waiting = 0
 
-    def add(self, keys: Array, counts: Counts) -> None:
-        """Add `counts`, shape (n, width), to those of `keys`, shape (n,); a key may come several times."""
+    def add(self, keys: Array, counts: Array) -> None:
+        """Add `counts`, shape (n, width), to those of `keys`, shape (n,); a key may come several times.
+
+        They are int64 until the first that are float64.
+        """
         first = self._parts[0][0]
         self._parts.append((keys.astype(first.dtype) + first.dtype.type(0), counts))  # -0.0 becomes 0.0
         self._waiting += len(keys)
@@ -44,7 +50,7 @@ class Tally:
         """Add another tally's counts."""
         self.add(*other.read())
 
-    def read(self) -> tuple[Array, Counts]:
+    def read(self) -> tuple[Array, Array]:
         """Return the keys, ascending, and their counts, shape (keys, width)."""
         if len(self._parts) > 1:
             keys, counts = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))

@@ -69,6 +69,11 @@ class TorchMetric(Metric):
 
     def _unmasked(self, labels: Array, output: Array, mask: Array) -> tuple[Array, Array]:
         keep = mask != 0
+        if (keep & (mask != 1)).any():
+            raise DataError(
+                f"{type(self.metric).__name__} takes no weights: its mask must hold 0 and 1 alone; a metric of "
+                "strombus.evaluation counts them, or leave them out with a transform"
+            )
         if keep.shape in (labels.shape[:1], (*labels.shape[:1], 1)):
             keep = keep.reshape(-1)
             return labels[keep], output[keep]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from strombus.errors import MemberLost
@@ -12,6 +13,7 @@ from strombus.networks.parcels import unpack_state
 from strombus.runs import MODEL
 from strombus.stats import TrainingStats
 from strombus.types import Cursor, Event, WorkerReport
+from strombus.worker.scoring import LossSum, merge_losses
 
 __all__ = ["GangWatch"]
 
@@ -176,13 +178,13 @@ class GangWatch:
         """Return the figures of all members' shares of the validation data, added up in rank order."""
         if self._job.validation is None:
             return None
-        found = [self._ended[rank] for rank in sorted(self._ended) if "loss_count" in self._ended[rank]]
+        found = [self._ended[rank] for rank in sorted(self._ended) if "validation_loss" in self._ended[rank]]
         if not found:
             return {}
-        count = sum(values["loss_count"] for values in found)
-        figures = {"score": float("nan")}
-        if count:
-            figures["score"] = sum(values["loss_total"] for values in found) / count + found[0]["penalty"]
+        shares = (values["validation_loss"] for values in found)
+        sums = (LossSum(tuple(totals), tuple(counts), examples) for totals, counts, examples in shares)
+        loss = reduce(merge_losses, sums, LossSum())
+        figures = {"score": loss.mean + found[0]["penalty"] if any(loss.counts) else float("nan")}
         if evaluated := sum(values.get("evaluated", 0) for values in found):
             figures["accuracy"] = sum(values["right"] for values in found) / evaluated
         return figures

@@ -69,8 +69,12 @@ class SharedTrainingMaster(TrainingMaster):
     encoder : Encoder or str
         How an update is written; `ThresholdEncoder` by default, `DenseEncoder` for no compression.
     combine : {"mean", "sum"}
-        "mean": the updates of a step count by their examples and weigh 1 together. "sum": each counts in full, as
-        in DL4J, so that the learning rate must shrink with the number of workers.
+        "mean": the updates of a step weigh 1 together. "sum": each counts in full, as in DL4J, so that the learning
+        rate must shrink with the number of workers.
+    weighting : {"examples", "uniform"}
+        How an update counts in the mean. "examples": with `max_staleness` 0 by what its minibatch's loss averages over
+        (rows, unmasked terms or sample weights), so that a step of SGD is that of the joined minibatch; above it by its
+        rows alone, since it is added before those of others are known. "uniform": each alike.
     max_staleness : int or None
         Steps that a worker may run ahead of the slowest; 0 is synchronous and repeatable, None unbounded.
     workers_per_node : int
@@ -118,6 +122,7 @@ class SharedTrainingMaster(TrainingMaster):
     )
     encoder: SerializeAsAny[Encoder] = Field(default_factory=ThresholdEncoder)
     combine: Literal["mean", "sum"] = "mean"
+    weighting: Literal["examples", "uniform"] = "examples"
     max_staleness: int | None = Field(default=4, ge=0)
     workers_per_node: int = Field(default=-1, ge=-1, alias="numWorkersPerNode")
     transport: str | type[Transport] = "zeromq"
@@ -175,6 +180,8 @@ class SharedTrainingMaster(TrainingMaster):
             raise ValueError(explain(error, "compression", {})) from None
         if self.on_peer_lost == "continue":
             check_continue(self.max_staleness, self.transport, self.transport_options.topology, self.on_nonfinite)
+        if self.combine == "sum" and self.weighting == "uniform":
+            raise ValueError("weighting='uniform' is of combine='mean'; with 'sum' each update counts in full")
         return self
 
     @field_validator("workers_per_node")
@@ -336,6 +343,7 @@ class SharedTrainingMaster(TrainingMaster):
             range(job.first_epoch, job.first_epoch + job.epochs),
             SharingOptions(
                 combine=self.combine,
+                weighting=self.weighting,
                 max_staleness=self.max_staleness,
                 compression=self.compression(),
                 transport=self.transport,

@@ -60,9 +60,10 @@ class Loss:
     Notes
     -----
     Without a mask, `mean` is exactly ``function(output, labels)``. With one it is the sum of mask times
-    term over the sum of the mask. The count says what the mean is over, so that the count-weighted mean of
-    several batches' means is the mean over all their terms: rows; with a mask the sum of its entries; for
-    cross entropy and NLL over class numbers what torch divides by (class weights, `ignore_index`).
+    term over the sum of the mask, whose entries may be any weights of at least 0. The count says what the mean is
+    over, so that the count-weighted mean of several batches' means is the mean over all their terms: rows; with a mask
+    the sum of its entries; for cross entropy and NLL over class numbers what torch divides by (class weights,
+    `ignore_index`), times the mask.
     """
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -246,8 +247,13 @@ class Loss:
         Its axes are matched with the leading axes of the terms, (examples, time) with (examples, time, ...);
         failing that with the first and the trailing ones, (examples, time) with (examples, ..., time).
         """
-        while mask.ndim > 1 and mask.ndim > terms.ndim and mask.shape[-1] == 1:
-            mask = mask.squeeze(-1)
+        if (mask < 0).any():
+            raise DataError(
+                f"a labels mask, or weights, must not be negative for the loss {self.name}: the least entry is "
+                f"{float(mask.min()):g}"
+            )
+        while mask.ndim > 1 and mask.shape[-1] == 1 and mask.shape != terms.shape[: mask.ndim]:
+            mask = mask.squeeze(-1)  # of shape (examples, 1), a weight of the whole example
         missing = (1,) * (terms.ndim - mask.ndim)
         if mask.shape == terms.shape[: mask.ndim]:
             return mask.reshape(*mask.shape, *missing)

@@ -30,7 +30,8 @@ class Objective:
     Notes
     -----
     The count of a minibatch is the mean of its outputs' counts. Where these differ from output to output
-    (different masks), no single count makes averaging over workers exact; where they agree it is.
+    (different masks), no single count makes averaging over workers exact; where they agree it is. Scores are
+    exact in any case: they add up `sums`.
     """
 
     def __init__(self, losses: Sequence[Loss], weights: Sequence[float] | None = None) -> None:
@@ -93,8 +94,13 @@ class Objective:
 
     @staticmethod
     def _mask(loss: Loss, output: Tensor, labels: Tensor, mask: Tensor | None, batch: Tensors) -> Tensor | None:
-        """Let the only features mask stand in for a missing labels mask where the loss has a term for each step."""
-        if mask is not None:
-            return mask
+        """Let the only features mask stand in for a labels mask by step where the loss has a term for each step.
+
+        One with an entry for each example, such as sample weights, multiplies it.
+        """
         present = [candidate for candidate in batch.features_masks if candidate is not None]
-        return present[0] if len(present) == 1 and loss.takes(output, labels, present[0]) else None
+        by_step = mask is not None and (mask.numel() > len(mask) or not present or present[0].shape == mask.shape)
+        if by_step or len(present) != 1 or not loss.takes(output, labels, present[0]):
+            return mask
+        (steps,) = present
+        return steps if mask is None else steps * mask.reshape(-1, *(1,) * (steps.ndim - 1))

@@ -73,6 +73,8 @@ def real_steps(name: str, array: Array, mask: Array | None, axis: int | None) ->
     if mask is None or axis is None or array.ndim != 3 or mask.ndim != 2:
         return None
     shape = tuple(side for at, side in enumerate(array.shape) if at != axis)
+    if mask.shape == (len(array), 1):  # of whole examples, such as sample weights
+        mask = np.broadcast_to(mask, shape)
     if mask.shape != shape:
         raise DataError(
             f"{name} of shape {array.shape} with its features along axis {axis} has steps {shape}, its mask is of "

@@ -73,7 +73,25 @@ class _Rows:
         return from_columns(self.kind, taken)  # type: ignore[return-value]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def _weighed(mask: Array | None, weights: Any) -> Array | None:
+    """Return a labels mask in which each entry is times its example's (or step's) weight."""
+    if weights is None:
+        return mask
+    given = _as_array(weights, "weights")
+    if given.dtype.kind not in "fiub" or not np.isfinite(given).all() or (given < 0).any():
+        raise DataError("weights must be finite numbers of at least 0, one for each example")
+    given = given[:, None] if given.ndim == 1 else given
+    if mask is None:
+        return given
+    sides = max(given.ndim, mask.ndim)
+    one, two = (array.reshape(array.shape + (1,) * (sides - array.ndim)) for array in (mask, given))
+    try:
+        return np.asarray(one * two)
+    except ValueError:
+        raise DataError(f"weights of shape {given.shape} do not fit a labels mask of shape {mask.shape}") from None
+
+
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class DataSet(_Rows):
     """Examples for a network with one input and one output (DL4J: ``DataSet``).
 
@@ -84,7 +102,10 @@ class DataSet(_Rows):
     features_mask : array, shape (examples, time), optional
         1 where a time step is real, 0 where it is padding.
     labels_mask : array, shape (examples, time) or that of the per-term loss, optional
-        1 where a label counts in the loss.
+        1 where a label counts in the loss, 0 where it does not; or any weight of at least 0.
+    weights : array, shape (examples,) or (examples, time), optional
+        How much each example counts in losses, scores and metrics: the labels mask is times this, or without one
+        is this, of shape (examples, 1). The mean is over the sum of the weights.
 
     Raises
     ------
@@ -93,16 +114,26 @@ class DataSet(_Rows):
     """
 
     features: Any
-    labels: Any = None
-    features_mask: Any = None
-    labels_mask: Any = None
+    labels: Any
+    features_mask: Any
+    labels_mask: Any
 
     kind = "DataSet"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "features", _as_array(self.features, "features"))
-        for name in ("labels", "features_mask", "labels_mask"):
-            object.__setattr__(self, name, _optional(getattr(self, name), name))
+    def __init__(
+        self,
+        features: Any,
+        labels: Any = None,
+        features_mask: Any = None,
+        labels_mask: Any = None,
+        *,
+        weights: Any = None,
+    ) -> None:
+        object.__setattr__(self, "features", _as_array(features, "features"))
+        given = {"labels": labels, "features_mask": features_mask, "labels_mask": labels_mask}
+        for name, value in given.items():
+            object.__setattr__(self, name, _optional(value, name))
+        object.__setattr__(self, "labels_mask", _weighed(self.labels_mask, weights))
         _check_lengths(self.columns())
 
     def columns(self) -> Columns:
@@ -127,7 +158,7 @@ def _masks(values: Any, arrays: tuple[Array, ...], name: str) -> tuple[Array | N
     return tuple(_optional(item, f"{name}[{i}]") for i, item in enumerate(items))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class MultiDataSet(_Rows):
     """Examples for a graph with several inputs and outputs (DL4J: ``MultiDataSet``).
 
@@ -136,22 +167,34 @@ class MultiDataSet(_Rows):
     features, labels : sequence of arrays, each of shape (examples, ...)
     features_masks, labels_masks : sequence of arrays or None, optional
         One entry for each array of `features`, of `labels`.
+    weights : array, shape (examples,) or (examples, time), optional
+        How much each example counts, in every output; see `DataSet`.
     """
 
     features: Any
-    labels: Any = None
-    features_masks: Any = None
-    labels_masks: Any = None
+    labels: Any
+    features_masks: Any
+    labels_masks: Any
 
     kind = "MultiDataSet"
 
-    def __post_init__(self) -> None:
-        features = _tuple_of(self.features, "features")
-        labels = _tuple_of(self.labels, "labels")
-        object.__setattr__(self, "features", features)
-        object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "features_masks", _masks(self.features_masks, features, "features_masks"))
-        object.__setattr__(self, "labels_masks", _masks(self.labels_masks, labels, "labels_masks"))
+    def __init__(
+        self,
+        features: Any,
+        labels: Any = None,
+        features_masks: Any = None,
+        labels_masks: Any = None,
+        *,
+        weights: Any = None,
+    ) -> None:
+        inputs, outputs = _tuple_of(features, "features"), _tuple_of(labels, "labels")
+        if weights is not None and not outputs:
+            raise DataError("weights are of labels, and there are none")
+        masks = _masks(labels_masks, outputs, "labels_masks")
+        object.__setattr__(self, "features", inputs)
+        object.__setattr__(self, "labels", outputs)
+        object.__setattr__(self, "features_masks", _masks(features_masks, inputs, "features_masks"))
+        object.__setattr__(self, "labels_masks", tuple(_weighed(mask, weights) for mask in masks))
         _check_lengths(self.columns())
 
     def columns(self) -> Columns:

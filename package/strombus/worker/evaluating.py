@@ -83,8 +83,9 @@ def _judge_output(
 ) -> list[tuple[Array, Array, Array | None]]:
     loss = _loss_of(replica, number)
     labels, mask = _labels(batch, number)
-    if mask is None:
-        mask = _stand_in(batch, loss, output, labels)
+    if mask is None or mask.size == len(mask):
+        steps = _stand_in(batch, loss, output, labels)
+        mask = steps if mask is None else mask if steps is None else _weighed(steps, mask)
     mask = _without_ignored(loss, labels, output, mask)
     raw = output.cpu().numpy()
     wanted = [loss is not None and _wants(metric, raw) for metric in metrics]
@@ -130,6 +131,11 @@ def _stand_in(batch: DataSet | MultiDataSet, loss: Loss | None, output: Tensor, 
     return mask if steps else None
 
 
+def _weighed(steps: Array, weights: Array) -> Array:
+    """Weigh an example's steps by its own weight; a mask of the same shape stands for itself."""
+    return weights if steps.shape == weights.shape else steps * weights.reshape(-1, *[1] * (steps.ndim - 1))
+
+
 def _without_ignored(loss: Loss | None, labels: Array, output: Tensor, mask: Array | None) -> Array | None:
     """Mask what the loss ignores too (``ignore_index``): it is no class."""
     ignored = None if loss is None else loss.ignored
@@ -138,8 +144,9 @@ def _without_ignored(loss: Loss | None, labels: Array, output: Tensor, mask: Arr
     counts = labels != ignored
     if counts.all():
         return mask
-    if mask is not None:
-        missing = counts.ndim - mask.ndim
-        shape = mask.shape + (1,) * missing if missing >= 0 else counts.shape
-        counts = counts & (mask.reshape(shape) != 0)
-    return np.asarray(counts)
+    if mask is None:
+        return np.asarray(counts)
+    missing = counts.ndim - mask.ndim
+    return np.where(
+        counts, mask.reshape(mask.shape + (1,) * missing) if missing >= 0 else mask.reshape(counts.shape), 0
+    )

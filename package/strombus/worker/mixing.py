@@ -97,11 +97,13 @@ class Mixer:
     peers : Peers
     target : Appliance
     combine : {"mean", "sum"}
-        "mean": the updates of one step count by their examples, and their weights add up to 1. "sum": each
-        counts in full, as in DL4J.
+        "mean": the weights of one step's updates add up to 1. "sum": each counts in full, as in DL4J.
     max_staleness : int or None
     pace : Pace
         How long others may take for a step.
+    weighting : {"examples", "uniform"}
+        Whether an update of a mean counts by what its minibatch's loss averaged over (at staleness 0, where all of a
+        step's are known together; otherwise by its rows, which all members know before), or each alike.
     """
 
     def __init__(
@@ -111,9 +113,11 @@ class Mixer:
         combine: Literal["mean", "sum"],
         max_staleness: int | None,
         pace: Pace,
+        weighting: Literal["examples", "uniform"] = "examples",
     ) -> None:
         self._peers, self._target, self._pace = peers, target, pace
         self._combine, self._staleness = combine, max_staleness
+        self._uniform = weighting == "uniform"
         self._sizes: list[Sequence[int]] = []
         self._step = 0
         self._seen: dict[int, int] = {}
@@ -219,7 +223,7 @@ class Mixer:
         total = sum(counts[rank] for rank in sorted(counts))
         for rank in sorted(counts):
             # Where everything is masked on every member nothing is weighed: the optimizers' momenta count alike.
-            share = counts[rank] / total if total else 1 / len(counts)
+            share = 1 / len(counts) if self._uniform or not total else counts[rank] / total
             self._apply(rank, updates.get(rank), 1.0 if self._combine == "sum" else share)
 
     def _update_of(self, rank: int) -> Message | None:
@@ -262,7 +266,8 @@ class Mixer:
             return 1.0
         if step >= len(self._sizes[rank]):
             raise WireError(f"member {rank} sent step {step} of an epoch of {len(self._sizes[rank])}")
-        return self._sizes[rank][step] / sum(sizes[step] for sizes in self._sizes if step < len(sizes))
+        there = [sizes[step] for sizes in self._sizes if step < len(sizes)]
+        return 1 / len(there) if self._uniform else self._sizes[rank][step] / sum(there)
 
     def _count(self, rank: int, update: Message) -> None:
         if update.step != self._seen[rank] or len(update.payload) < _HEAD.size:

@@ -83,7 +83,8 @@ class _Training:
             self.record.load_(self.replica, self.compressor)
             self.settler.rows = int(self.record.figures["rows"])
         self.pace = Pace(options.patience, options.step_patience)
-        self.mixer = Mixer(self.peers, self.compressor, options.combine, options.max_staleness, self.pace)
+        parts = self.peers, self.compressor, options.combine, options.max_staleness, self.pace
+        self.mixer = Mixer(*parts, options.weighting)
         self.reports = Reports(member, self.replica, self.recorder, ear)
         self.words: dict[int, dict[str, Any]] = {}
         self.validates = work.validates_first

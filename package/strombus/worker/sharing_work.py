@@ -41,6 +41,7 @@ class SharingOptions:
     """
 
     combine: Literal["mean", "sum"]
+    weighting: Literal["examples", "uniform"]
     max_staleness: int | None
     compression: Compression
     transport: str | type[Transport]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
 from strombus.evaluation import Evaluation
@@ -11,7 +12,7 @@ from strombus.networks import Replica
 from strombus.partitioning import EqualRepartitioner
 from strombus.types import DataSet, MultiDataSet, Partition
 from strombus.worker.evaluating import evaluate_batches
-from strombus.worker.scoring import ScoringWork, score_batches
+from strombus.worker.scoring import LossSum, ScoringWork, merge_losses, score_batches
 
 __all__ = ["validate_share"]
 
@@ -33,16 +34,15 @@ def validate_share(
             sign()
             yield batch
 
-    losses = [score_batches(replica, batches(part)) for part in mine]
+    loss = reduce(merge_losses, (score_batches(replica, batches(part)) for part in mine), LossSum())
     for part in mine if metrics else ():
         evaluate_batches(replica, batches(part), metrics)
     found: dict[str, Any] = {
-        "loss_total": sum(loss.total for loss in losses),
-        "loss_count": sum(loss.count for loss in losses),
+        "validation_loss": [loss.totals, loss.counts, loss.examples],
         "penalty": replica.regularization(),
     }
     for metric in metrics:
         if isinstance(metric, Evaluation):
-            right, rows = (0, 0) if metric.empty else (metric.true_positives().sum(), metric.examples)
-            found |= {"right": int(right), "evaluated": rows}
+            right, rows = (0, 0) if metric.empty else (metric.true_positives().sum().item(), metric.examples)
+            found |= {"right": right, "evaluated": rows}
     return found

@@ -69,19 +69,21 @@ def same(left, right):
 @given(
     pieces=st.lists(st.integers(0, 30), min_size=1, max_size=6),
     seed=st.integers(0, 2**31),
-    masked=st.booleans(),
+    masked=st.sampled_from(["no", "yes", "weights"]),
     through=st.sampled_from(["json", "yaml", "pickle"]),
 )
 def test_merged_equals_one_pass(name, pieces, seed, masked, through):
     options, make = CASES[name]
     rng = np.random.default_rng(seed)
     labels, output, mask = make(rng, sum(pieces))
+    masks = {"no": None, "yes": mask, "weights": mask * rng.uniform(0, 2, mask.shape)}
+    mask = masks[masked]
     once = evaluations[name](**options)
-    once.add(labels, output, mask if masked else None)
+    once.add(labels, output, mask)
     parts = []
     for rows in np.split(rng.permutation(sum(pieces)), np.cumsum(pieces)[:-1]):
         part = once.fresh()
-        part.add(labels[rows], output[rows], mask[rows] if masked else None)
+        part.add(labels[rows], output[rows], None if mask is None else mask[rows])
         parts.append(travelled(part, through))
     while len(parts) > 1:  # a tree of any shape
         i = rng.integers(1, len(parts))
@@ -189,9 +191,9 @@ def test_what_counts_differently_is_not_merged():
             "integers of at least 0",
         ),
         (
-            '{"type": "evaluation", "statistics": {"classes": 2, "pairs": [[0, 1, 0.5]], "top_n_correct": 0}}',
+            '{"type": "evaluation", "statistics": {"classes": 2, "pairs": [[0, 1, -0.5]], "top_n_correct": 0}}',
             DataError,
-            "integers of at least 0",
+            "none below 0",
         ),
         ('{"type": "evaluation", "statistics": {"classes": 2, "pairs": [[0]]}}', DataError, r"of shape \(n, 3\)"),
     ],

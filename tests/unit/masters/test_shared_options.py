@@ -41,7 +41,7 @@ EVERYTHING = {
     "threshold_scope": "tensor",
     "residual_post_processor": sb.ResidualClippingPostProcessor(threshold_multiple_value=3, frequency=2),
     "encoder": sb.DenseEncoder(dtype="float16"),
-    "combine": "sum",
+    "weighting": "uniform",
     "max_staleness": None,
     "workers_per_node": 2,
     "on_nonfinite": "skip",
@@ -59,13 +59,15 @@ EVERYTHING = {
 
 
 def test_every_option_survives_json_and_yaml():
-    master, defaults = Master(**EVERYTHING), Master()
-    changed = [name for name in Master.model_fields if getattr(master, name) != getattr(defaults, name)]
-    assert sorted(changed) == sorted(Master.model_fields) == sorted(EVERYTHING)
-    for again in (Master.from_json(master.to_json()), Master.from_yaml(master.to_yaml())):
-        assert again == master
-        assert all(type(getattr(again, name)) is type(getattr(master, name)) for name in EVERYTHING)
-    assert pickle.loads(pickle.dumps(master)) == master
+    given = [EVERYTHING, {**EVERYTHING, "combine": "sum", "weighting": "examples"}]  # a weighting is of a mean
+    found, defaults = [Master(**options) for options in given], Master()
+    changed = {name for one in found for name in Master.model_fields if getattr(one, name) != getattr(defaults, name)}
+    assert changed == set(Master.model_fields) == set(given[1])
+    for master in found:
+        for again in (Master.from_json(master.to_json()), Master.from_yaml(master.to_yaml())):
+            assert again == master
+            assert all(type(getattr(again, name)) is type(getattr(master, name)) for name in EVERYTHING)
+        assert pickle.loads(pickle.dumps(master)) == master
 
 
 @pytest.mark.parametrize(
@@ -313,6 +315,7 @@ def test_updates_threshold_is_the_adaptive_algorithm_starting_there():
             {"encoder": "dl4j", "threshold_scope": "tensor"},
             "SharedTrainingMaster: compression: messages of the encoder 'dl4j' hold one threshold",
         ),
+        ({"weighting": "uniform", "combine": "sum"}, "weighting='uniform' is of combine='mean'"),
         ({"transport_options": {"port": 3}}, r"transport_options\.port|no option"),
         ({"averaging_frequency": 3}, r"no option 'averaging_frequency'; known: .*combine"),
     ],

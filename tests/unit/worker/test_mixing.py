@@ -30,10 +30,10 @@ class Sums:
         self.total += scale * float(bytes(payload))
 
 
-def mixer_of(end, staleness):
+def mixer_of(end, staleness, weighting="examples"):
     peers = Peers(SimpleNamespace(rank=end.seat.rank, size=2, stopping=lambda: False), 5.0)
     peers.transport = end
-    mixer = Mixer(peers, target := Sums(), "mean", staleness, Pace(5.0, None))
+    mixer = Mixer(peers, target := Sums(), "mean", staleness, Pace(5.0, None), weighting)
     mixer.start([[3], [1]])
     return mixer, target
 
@@ -49,12 +49,22 @@ def test_a_weight_that_is_none_is_refused_before_anything_is_added(staleness, we
         assert target.total <= 1.0
 
 
-def test_updates_of_a_step_weigh_as_their_examples():
+@pytest.mark.parametrize(
+    ("weighting", "staleness", "shares"),
+    [
+        ("examples", 1, (0.75, 0.25)),  # rows, that all know of beforehand
+        ("examples", 0, (0.6, 0.4)),  # what the losses averaged over
+        ("uniform", 1, (0.5, 0.5)),
+        ("uniform", 0, (0.5, 0.5)),
+    ],
+)
+def test_updates_of_a_step_weigh_as_the_options_say(weighting, staleness, shares):
     with gang(MemoryTransport, 2, TransportOptions()) as ends:
-        (first, target), (second, _) = (mixer_of(end, 1) for end in ends)
+        # The second one does not wait for the first, which runs in the same thread.
+        (first, target), (second, _) = mixer_of(ends[0], staleness, weighting), mixer_of(ends[1], 1, weighting)
         second.add(b"100", 1.0)
-        first.add(b"1", 3.0)
-        assert target.total == pytest.approx(0.75 + 25.0)
+        first.add(b"1", 1.5)
+        assert target.total == pytest.approx(shares[0] + 100 * shares[1])
 
 
 @pytest.mark.parametrize(("count", "total"), [(3.0, 1.0), (0.0, 1.0), (LEFT_OUT, 0.0)])

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from strombus.evaluation.tally import plain
+
 __all__ = ["ConfusionMatrix"]
 
 
@@ -18,7 +20,8 @@ class ConfusionMatrix:
 
     Parameters
     ----------
-    counts : ndarray of int, shape (classes, classes)
+    counts : ndarray, shape (classes, classes)
+        Of int; of float where rows have weights.
     labels : sequence of str
     """
 
@@ -36,17 +39,17 @@ class ConfusionMatrix:
         """Return the numbers of the classes."""
         return list(range(len(self._counts)))
 
-    def getCount(self, actual: int, predicted: int) -> int:
+    def getCount(self, actual: int, predicted: int) -> float:
         """Return how often `predicted` was predicted for `actual`."""
-        return int(self._counts[actual, predicted])
+        return plain(self._counts[actual, predicted])
 
-    def getActualTotal(self, actual: int) -> int:
+    def getActualTotal(self, actual: int) -> float:
         """Return how many rows are labelled so."""
-        return int(self._counts[actual].sum())
+        return plain(self._counts[actual].sum())
 
-    def getPredictedTotal(self, predicted: int) -> int:
+    def getPredictedTotal(self, predicted: int) -> float:
         """Return for how many rows the class was predicted."""
-        return int(self._counts[:, predicted].sum())
+        return plain(self._counts[:, predicted].sum())
 
     def toCSV(self) -> str:
         """Return the matrix as comma-separated text, with totals."""

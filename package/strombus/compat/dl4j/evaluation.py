@@ -89,7 +89,7 @@ class Evaluation(EvaluationMethods, core.Evaluation):
         super()._take_in(labels, predictions, mask, None)
         if metadata is not None:
             kept = metadata if mask is None else [m for m, keep in zip(metadata, np.ravel(mask), strict=True) if keep]
-            actual, rows = class_rows(labels, predictions, mask, self.axis)
+            actual, rows, _ = class_rows(labels, predictions, mask, self.axis)
             found = zip(actual.tolist(), self._decide(rows).tolist(), kept, strict=True)
             self._predictions += [Prediction(*row) for row in found]
 
@@ -209,15 +209,17 @@ class Evaluation(EvaluationMethods, core.Evaluation):
         """Return `falseNegatives` as a counter."""
         return Counter(self.falseNegatives())
 
-    def getNumRowCounter(self) -> int:
-        """Return how many rows were counted; 0 before the first."""
+    def getNumRowCounter(self) -> float:
+        """Return how many rows were counted, or the sum of their weights; 0 before the first."""
         return 0 if self.empty else self.examples
 
     getTopNTotalCount = getNumRowCounter
 
-    def getTopNCorrectCount(self) -> int:
+    def getTopNCorrectCount(self) -> float:
         """Return in how many rows the true class was among the top N; 0 before the first."""
-        return 0 if self.empty else round(self.top_n_accuracy() * self.examples)
+        rows = self.getNumRowCounter()
+        found = self.top_n_accuracy() * rows if rows else 0
+        return found if isinstance(rows, float) else round(found)
 
     # -- rows by their metadata ------------------------------------------------------------------
 

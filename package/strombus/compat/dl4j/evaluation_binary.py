@@ -15,9 +15,9 @@ from strombus.errors import ConfigurationError
 __all__ = ["EvaluationBinary"]
 
 
-def _counts(name: str) -> Callable[[Any], list[int]]:
-    def get(self: Any) -> list[int]:
-        return [int(count) for count in getattr(self.outcomes, name)]
+def _counts(name: str) -> Callable[[Any], list[float]]:
+    def get(self: Any) -> list[float]:
+        return list(getattr(self.outcomes, name).tolist())
 
     get.__doc__ = f"Return the {name.replace('_', ' ')} of each output."
     return get

@@ -36,8 +36,8 @@ def setting_setter(name: str) -> Callable[[Any, Any], None]:
 
 
 def each(counts: Any) -> dict[int, int]:
-    """Return counts as a mapping of class to count."""
-    return {number: int(count) for number, count in enumerate(counts)}
+    """Return counts, or sums of weights, as a mapping of class to count."""
+    return dict(enumerate(counts.tolist()))
 
 
 class EvaluationMethods(BaseEvaluation):
@@ -148,7 +148,8 @@ class EvaluationMethods(BaseEvaluation):
 
         The mask is 1 where a value counts. None where no row does.
         """
-        wanted, rows, keep = value_rows(_array(labels), _array(predictions), _array(mask), axis)
+        wanted, rows, weights = value_rows(_array(labels), _array(predictions), _array(mask), axis)
+        keep = weights != 0
         some = keep.any(axis=1)
         return (wanted[some], rows[some], keep[some].astype(np.float32)) if some.any() else None
 

@@ -55,9 +55,9 @@ class RegressionEvaluation(EvaluationMethods, core.RegressionEvaluation):
         """Say whether something was evaluated."""
         return not self.empty
 
-    def getExampleCountPerColumn(self) -> NDArray[np.int64]:
+    def getExampleCountPerColumn(self) -> NDArray[Any]:
         """Return how many values each column has, shape (columns,)."""
-        return np.asarray(self._read().count, np.int64)
+        return np.asarray(self._read().count)
 
     def getCurrentMean(self) -> Floats:
         """Return the labels' means, shape (columns,)."""

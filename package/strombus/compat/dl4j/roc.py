@@ -75,6 +75,8 @@ class ROC(EvaluationMethods, core.ROC):
         if not self.is_exact:
             raise ConfigurationError("a ROC of thresholds does not keep the scores; use ROC(0)")
         scores, counts = self._tally.read()
+        if counts.dtype.kind == "f":
+            raise ConfigurationError("a ROC of weighted rows keeps the sums of their weights, not the rows")
         labels = np.tile([0.0, 1.0], len(scores))
         return np.repeat(np.column_stack([np.repeat(scores, 2), labels]), counts.reshape(-1), axis=0)
 

@@ -56,8 +56,19 @@ def write_evaluation(record: Mapping[str, Any]) -> Record:
     """
     for name, form in _FORMS.items():
         if form.type == record["type"]:
+            _check_whole(record["statistics"])
             return {"@class": form.package + name, **form.write(record["settings"], record["statistics"])}
     raise ConfigurationError(f"DL4J has no evaluation like {record['type']}")
+
+
+def _check_whole(statistics: Any) -> None:
+    """Refuse sums of weights, since DL4J's text holds counts."""
+    for name, value in statistics.items():
+        if name in ("rocs", "roc_binary"):
+            for roc in value if isinstance(value, list) else [value]:
+                _check_whole(roc)
+        elif name in _COUNTS and (np.asarray(value) % 1).any():
+            raise ConfigurationError("DL4J's text holds counts, not the sums of weights; write to_json()")
 
 
 # -- Evaluation ------------------------------------------------------------------------------------
@@ -323,6 +334,9 @@ def _write_calibration(settings: Mapping[str, Any], statistics: Mapping[str, Any
             array = np.array(statistics[ours], np.int64 if ours in _COUNTED else np.float64)
         written[theirs] = None if array is None else packed(array) if table else text_array(array[None])
     return written
+
+
+_COUNTS = {"pairs", "top_n_correct", "count", "counts", *_OUTCOMES, *_BINS} - {"bin_sum"}
 
 
 class _Form(NamedTuple):
