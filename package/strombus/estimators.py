@@ -17,12 +17,13 @@ from strombus.masters.base import TrainingMaster
 from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
 from strombus.networks import MultiLayerNetwork
 from strombus.trainer import Trainer
+from strombus.types import DataSet
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils import check_random_state
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
     raise ImportError(
         "StrombusClassifier and StrombusRegressor need scikit-learn 1.6 or newer: pip install 'strombus[metrics]'"
@@ -84,15 +85,23 @@ class _NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         self.network_, self._seed, self.n_iter_ = network, seed, 0
         self.loss_curve_: list[float] = []
 
-    def _train(self, features: NDArray[Any], labels: NDArray[Any], epochs: int) -> None:
+    def _train(self, features: NDArray[Any], labels: NDArray[Any], weights: ArrayLike | None, epochs: int) -> None:
         master = self.master
         if master is None:
             alone = isinstance(self.backend, str) and self.backend == "local"
             master = ParameterAveragingTrainingMaster(workers=1 if alone else None, rng_seed=self._seed)
         with Trainer(self.network_, master, backend=self.backend) as trainer:
-            result = trainer.fit((features, labels), epochs, callbacks=self.callbacks, progress=self.progress)
+            data = DataSet(features, labels, weights=weights)
+            result = trainer.fit(data, epochs, callbacks=self.callbacks, progress=self.progress)
         self.loss_curve_ += [record.score for record in result.epochs]
         self.n_iter_ += len(result.epochs)
+
+    def _weights(self, sample_weight: ArrayLike | None, features: NDArray[Any]) -> NDArray[Any] | None:
+        """Return what is given for each row, checked as scikit-learn does; None stays None, which counts alike."""
+        if sample_weight is None:
+            return None
+        options = {"dtype": features.dtype, "ensure_non_negative": True}
+        return np.asarray(_check_sample_weight(sample_weight, features, **options))
 
     def _goes_on(self, partial: bool) -> bool:
         return (partial or self.warm_start) and hasattr(self, "network_")
@@ -151,18 +160,26 @@ class StrombusClassifier(ClassifierMixin, _NetworkEstimator):  # type: ignore[mi
         As scikit-learn's estimators do, for data that cannot be used.
     """
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train on rows of shape (examples, features) and their classes, numbers or texts."""
-        return self._fit(X, y, None, self.epochs, partial=False)
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on rows of shape (examples, features) and their classes, numbers or texts.
 
-    def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
+        `sample_weight`, shape (examples,), says how much each counts; by default all count alike.
+        """
+        return self._fit(X, y, None, sample_weight, self.epochs, partial=False)
+
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Train one more epoch, on these rows; the first call, like `fit`, makes the network, for `classes`."""
-        return self._fit(X, y, classes, 1, partial=True)
+        return self._fit(X, y, classes, sample_weight, 1, partial=True)
 
-    def _fit(self, rows: ArrayLike, wanted: ArrayLike, classes: Any, epochs: int, *, partial: bool) -> Self:
+    def _fit(
+        self, rows: ArrayLike, wanted: ArrayLike, classes: Any, sample_weight: Any, epochs: int, *, partial: bool
+    ) -> Self:
         goes_on = self._goes_on(partial)
         features, labels = validate_data(self, rows, wanted, dtype=PRECISIONS, reset=not goes_on)
         check_classification_targets(labels)
+        weights = self._weights(sample_weight, features)
         found = np.unique(labels if classes is None else np.asarray(classes))
         if not goes_on:
             self.classes_ = found
@@ -173,7 +190,7 @@ class StrombusClassifier(ClassifierMixin, _NetworkEstimator):  # type: ignore[mi
             raise ValueError(
                 f"y has classes {unknown} that are not among {self.classes_.tolist()}; give `classes` first"
             )
-        self._train(self._as_trained(features), np.searchsorted(self.classes_, labels), epochs)
+        self._train(self._as_trained(features), np.searchsorted(self.classes_, labels), weights, epochs)
         return self
 
     def _as_trained(self, features: NDArray[Any]) -> NDArray[Any]:
@@ -210,25 +227,29 @@ class StrombusRegressor(RegressorMixin, _NetworkEstimator):  # type: ignore[misc
         As of `StrombusClassifier`.
     """
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train on rows of shape (examples, features) and values of shape (examples,) or (examples, targets)."""
-        return self._fit(X, y, self.epochs, partial=False)
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on rows of shape (examples, features) and values of shape (examples,) or (examples, targets).
 
-    def partial_fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        `sample_weight`, shape (examples,), says how much each counts; by default all count alike.
+        """
+        return self._fit(X, y, sample_weight, self.epochs, partial=False)
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train one more epoch, on these rows."""
-        return self._fit(X, y, 1, partial=True)
+        return self._fit(X, y, sample_weight, 1, partial=True)
 
-    def _fit(self, rows: ArrayLike, wanted: ArrayLike, epochs: int, *, partial: bool) -> Self:
+    def _fit(self, rows: ArrayLike, wanted: ArrayLike, sample_weight: Any, epochs: int, *, partial: bool) -> Self:
         goes_on = self._goes_on(partial)
         features, labels = validate_data(
             self, rows, wanted, dtype=PRECISIONS, reset=not goes_on, multi_output=True, y_numeric=True
         )
+        weights = self._weights(sample_weight, features)
         self._flat = labels.ndim == 1
         labels = labels.reshape(len(labels), -1)
         if not goes_on:
             self._begin(labels.shape[1], features.dtype, nn.MSELoss() if self.loss is None else self.loss)
         precision = np.float32 if self.network_.dtype == torch.float32 else np.float64
-        self._train(features.astype(precision, copy=False), labels.astype(precision, copy=False), epochs)
+        self._train(features.astype(precision, copy=False), labels.astype(precision, copy=False), weights, epochs)
         return self
 
     def __sklearn_tags__(self) -> Any:

@@ -12,6 +12,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
@@ -22,9 +23,37 @@ from strombus.estimators import hidden_layer
 ESTIMATORS = [sb.StrombusClassifier(epochs=8, random_state=0), sb.StrombusRegressor(epochs=8, random_state=0)]
 
 
-@parametrize_with_checks(ESTIMATORS)
+EQUIVALENCE = "check_sample_weight_equivalence_on_dense_data"
+
+
+@parametrize_with_checks(
+    ESTIMATORS,
+    expected_failed_checks=lambda _: {EQUIVALENCE: "rows that are repeated fall into other minibatches"},
+)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda one: type(one).__name__)
+def test_weights_are_rows_repeated_or_left_out_where_one_minibatch_has_all(estimator):
+    master = sb.ParameterAveragingTrainingMaster(workers=1, batch_size_per_worker=1000, shuffle=False)
+    whole = clone(estimator).set_params(master=master)
+    getattr(estimator_checks, EQUIVALENCE)(type(estimator).__name__, whole)
+
+
+def test_weights_in_a_pipeline_and_of_rows_in_pieces(digits):
+    train, test, labels, wanted = digits
+    classifier = sb.StrombusClassifier(random_state=0, epochs=6)
+    counts = (labels < 5).astype(float)  # the others are there, and count nothing
+    found = make_pipeline(MinMaxScaler(), classifier).fit(train, labels, strombusclassifier__sample_weight=counts)
+    assert found.predict(test).max() < 5
+    assert found.score(test, wanted, sample_weight=wanted < 5) > 0.9
+    with pytest.raises(ValueError, match="Negative values"):
+        classifier.fit(train, labels, -counts)
+    first, again = (sb.StrombusClassifier(random_state=0, epochs=1) for _ in range(2))
+    first.fit(train, labels, counts)
+    again.partial_fit(train, labels, sample_weight=counts)
+    np.testing.assert_array_equal(first.predict_proba(test), again.predict_proba(test))
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def _weighed(mask: Array | None, weights: Any) -> Array | None:
     if given.dtype.kind not in "fiub" or not np.isfinite(given).all() or (given < 0).any():
         raise DataError("weights must be finite numbers of at least 0, one for each example")
     given = given[:, None] if given.ndim == 1 else given
-    if mask is None:
+    if mask is None or len(mask) != len(given):  # which the caller refuses
         return given
     sides = max(given.ndim, mask.ndim)
     one, two = (array.reshape(array.shape + (1,) * (sides - array.ndim)) for array in (mask, given))

@@ -78,6 +78,9 @@ def test_each_example_is_the_loss_of_that_row(function: object, output: Tensor, 
         (nn.MSELoss(), scores(12, 3), scores(12, 3, seed=1), (12,)),
         (nn.KLDivLoss(reduction="batchmean"), scores(12, 4).log_softmax(1), scores(12, 4, seed=1).softmax(1), (12,)),
         (Focal(), scores(12, 4), classes(12), (12,)),
+        (Focal(), scores(12, 4), classes(12), (12, 1)),
+        (nn.MSELoss(), scores(12, 5, 3), scores(12, 5, 3, seed=1), (12, 1)),
+        (nn.CrossEntropyLoss(weight=WEIGHT, ignore_index=2), scores(12, 4, 5), classes(12, 5), (12, 1)),
         (nn.MSELoss(), scores(12, 3), scores(12, 3, seed=1), None),
     ],
 )
@@ -89,7 +92,8 @@ def test_workers_count_weighted_means_are_the_big_batchs_mean(
     """Values and gradients: the gradient of a weighted mean is what parameter averaging works with."""
     loss = Loss(function)
     output = output.clone().requires_grad_()
-    masks = None if mask is None else torch.from_numpy(np.random.default_rng(seed).integers(0, 2, mask)).double()
+    rng = np.random.default_rng(seed)
+    masks = None if mask is None else torch.from_numpy(rng.integers(0, 2, mask) * rng.choice([1.0, 0.3, 2.5], mask))
     total, count = loss.mean(output, labels, masks)
     edges = [0, *sorted(cuts), len(output)]
     pieces = [loss.mean(output[a:b], labels[a:b], None if masks is None else masks[a:b]) for a, b in pairwise(edges)]
@@ -112,6 +116,32 @@ def test_a_masked_mean_is_the_mean_over_the_terms_that_are_left() -> None:
     expected = F.cross_entropy(output.movedim(1, 2)[kept], labels[kept])
     torch.testing.assert_close(value, expected, rtol=1e-13, atol=0)
     assert count == int(kept.sum())
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+@pytest.mark.parametrize(
+    ("function", "output", "labels"),
+    [
+        (nn.CrossEntropyLoss(), scores(6, 4), classes(6)),
+        (nn.CrossEntropyLoss(), scores(6, 4, 5), classes(6, 5)),
+        (nn.MSELoss(), scores(6, 5, 3), scores(6, 5, 3, seed=1)),
+        (nn.BCEWithLogitsLoss(), scores(6, 3), (scores(6, 3, seed=1) > 0).double()),
+        (lambda o, y: (o - y).square().sum(1), scores(6, 3), scores(6, 3, seed=1)),
+        (Focal(), scores(6, 4), classes(6)),
+    ],
+)
+def test_examples_weights_give_the_weighted_mean_of_their_losses(function, output, labels, shape) -> None:
+    weights = np.array([0.5, 0, 2, 1, 0.25, 3])
+    rows = [float(function(output[i : i + 1], labels[i : i + 1]).mean()) for i in range(6)]
+    value, count = Loss(function).mean(output, labels, torch.from_numpy(weights.reshape(shape)))
+    assert float(value) == pytest.approx(np.average(rows, weights=weights), rel=1e-12)
+    steps = labels.shape[1] if labels.ndim == 2 and not labels.is_floating_point() else 1
+    assert count == pytest.approx(weights.sum() * steps)
+
+
+def test_a_negative_weight_is_refused() -> None:
+    with pytest.raises(DataError, match=r"must not be negative for the loss MSELoss: the least entry is -0\.5"):
+        Loss(nn.MSELoss()).mean(scores(2, 3), scores(2, 3, seed=1), torch.tensor([1.0, -0.5]))
 
 
 def test_masked_class_weights_divide_as_torch_does() -> None:

@@ -313,6 +313,10 @@ def test_a_features_mask_stands_in_where_labels_are_sequences() -> None:
     assert by_features == replica.score(DataSet(x, labels, labels_mask=mask))
     assert by_features[1] == 16
     assert replica.score(DataSet(x, labels))[1] == 5
+    weights = np.array([0.5, 2, 1, 0, 3])
+    weighed = replica.score(DataSet(x, labels, mask, weights=weights))
+    assert weighed == pytest.approx(replica.score(DataSet(x, labels, labels_mask=mask * weights[:, None])))
+    assert weighed[1] == pytest.approx((mask.sum(1) * weights).sum())
 
 
 class TwoHeads(nn.Module):

@@ -8,12 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from helpers.networks import make_data, make_network
+from sklearn.metrics import confusion_matrix
+from torch import nn
 
 from strombus.data import open_source
 from strombus.evaluation import ROC, Evaluation, ROCMultiClass
-from strombus.networks import Network
+from strombus.networks import MultiLayerNetwork, Network
 from strombus.partitioning import DefaultRepartitioner
-from strombus.worker.evaluating import evaluate_part, merge_metrics
+from strombus.types import DataSet
+from strombus.worker.evaluating import evaluate_batches, evaluate_part, merge_metrics
 from strombus.worker.models import Models
 from strombus.worker.passes import Passes
 from strombus.worker.scoring import ScoringWork
@@ -45,3 +48,19 @@ def test_merging_leaves_both_sides_as_they_are():
     (merged,) = merge_metrics((left,), (right,))
     assert (left.to_dict(), right.to_dict()) == before
     assert merged.example_count() == 4
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_examples_weights_weigh_their_real_steps(ignored):
+    """And what the loss ignores counts in no metric."""
+    rng = np.random.default_rng(0)
+    x, labels, weights = rng.normal(size=(7, 4, 5)), rng.integers(0, 3, (7, 5)), rng.uniform(0, 2, 7)
+    steps = np.arange(5) < rng.integers(1, 6, (7, 1))
+    labels[rng.random((7, 5)) < 0.3] = -100 if ignored else 0
+    network = MultiLayerNetwork(nn.Conv1d(4, 3, 1).double(), nn.CrossEntropyLoss())
+    metric = Evaluation()
+    evaluate_batches(network.replica(), [DataSet(x, labels, steps, weights=weights)], [metric])
+    counts = (steps * weights[:, None])[labels >= 0]
+    predicted = network.predict(x).argmax(axis=1)[labels >= 0]
+    expected = confusion_matrix(labels[labels >= 0], predicted, sample_weight=counts, labels=[0, 1, 2])
+    np.testing.assert_allclose(metric.confusion_matrix, expected)
