@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from strombus.data.dl4j_source import Dl4jSource
+from strombus.data.examples import ExampleSource, examples
 from strombus.data.manifest import Manifest, Part, read_manifest
 from strombus.data.native import NativeCollection, count_cell, count_objects, open_cell
 from strombus.data.opening import open_dataset
@@ -31,6 +32,7 @@ __all__ = [
     "Column",
     "DataSet",
     "Dl4jSource",
+    "ExampleSource",
     "ImagePreProcessingScaler",
     "LocalStream",
     "Manifest",
@@ -52,6 +54,7 @@ __all__ = [
     "count_objects",
     "cut_order",
     "epoch_order",
+    "examples",
     "export",
     "import_dl4j",
     "load_cell",
