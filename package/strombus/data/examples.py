@@ -40,8 +40,8 @@ def examples(data: Any, collate: Collate | None = None, transform: Transform | N
     Returns
     -------
     ExampleSource
-        Taken wherever data is taken. Items, `collate` and `transform` run where the minibatches are used, on the worker,
-        each time anew; in the reader's thread where the master's `worker_prefetch_num_batches` is above 0.
+        Taken wherever data is taken. Items, `collate` and `transform` run on the worker that uses the minibatch, each
+        time anew; in the reader's thread where the master's `worker_prefetch_num_batches` is above 0.
 
     Raises
     ------
@@ -101,6 +101,4 @@ def _stacked(items: Sequence[Any]) -> Rows:
     try:
         return DataSet(*(np.stack([np.asarray(value) for value in column]) for column in columns))
     except ValueError as error:
-        raise DataError(
-            f"the examples cannot be stacked: {error}; give examples(...) a collate that pads them"
-        ) from None
+        raise DataError(f"examples cannot be stacked: {error}; give examples(...) a collate that pads them") from None

@@ -97,16 +97,16 @@ def test_collate_and_transform_run_in_the_workers_reader_threads(where, request)
     assert evaluation.examples == 50
 
 
+def weighed(items):
+    features, labels = map(np.stack, zip(*items, strict=True))
+    return sb.DataSet(features, labels, weights=labels)
+
+
 @pytest.mark.parametrize(
     ("items", "collate"),
     [
         ([sb.DataSet(np.full((1, 2), i), [i], weights=[i]) for i in range(9)], None),
-        (
-            [(np.full(2, i), i, None, [i]) for i in range(9)],
-            lambda items: sb.DataSet(
-                *map(list, list(zip(*items, strict=True))[:2]), weights=[item[1] for item in items]
-            ),
-        ),
+        ([(np.full(2, i), i) for i in range(9)], weighed),
         ([np.full(2, i) for i in range(9)], None),
     ],
     ids=["data sets", "weights in a collate", "features alone"],
@@ -145,6 +145,8 @@ def test_what_are_no_examples_is_refused(make, error, message):
 def test_rows_that_do_not_fit_say_so(collate, message):
     source = sb.data.examples(Ragged(), collate)
     order = sb.data.epoch_order(source.blocks(), seed=1, epoch=0)
-    with sb.data.read_batches(source, order, 0, 5, [5], seed=1, epoch=0) as batches:
-        with pytest.raises(DataError, match=message):
-            next(batches)
+    with (
+        sb.data.read_batches(source, order, 0, 5, [5], seed=1, epoch=0) as batches,
+        pytest.raises(DataError, match=message),
+    ):
+        next(batches)
