@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from strombus.evaluation.base import Array
 from strombus.evaluation.charts import Chart, Heatmap, Histogram, LineChart
+from strombus.evaluation.text import brief
 
 __all__ = ["draw_svg"]
 
@@ -32,21 +34,22 @@ def _heatmap(chart: Heatmap) -> str:
     values, count = chart.values, len(chart.values)
     cell = SIDE / count
     size = min(13.0, cell * 0.4)
-    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    rows = values.sum(axis=1, keepdims=True)
+    shares = values / np.where(rows > 0, rows, 1)
     room = max(len(_short(name)) for name in chart.labels) * min(12.0, max(7.0, cell * 0.8)) * 0.58
     left, bottom = 34 + max(20.0, room), 34 + max(20.0, room if room > cell else 0)
     parts: list[str] = []
     for i, j in np.ndindex(count, count):
         x, y, share = left + j * cell, TOP + i * cell, float(shares[i, j])
-        hint = f"{chart.labels[i]} as {chart.labels[j]}: {values[i, j]} ({share:.1%} of the row)"
+        hint = f"{chart.labels[i]} as {chart.labels[j]}: {brief(values[i, j].item())} ({share:.1%} of the row)"
         parts.append(
             f'<rect class="cell" x="{x:.2f}" y="{y:.2f}" width="{cell:.2f}" height="{cell:.2f}" '
             f'fill-opacity="{0.04 + 0.96 * share:.3f}"><title>{escape(hint)}</title></rect>'
         )
         if count <= 20 and (values[i, j] or count <= 12):
             shade = "on" if share > 0.75 else "faint" if not values[i, j] else "ink"
-            shown = _text(x + cell / 2, y + cell / 2, f"{values[i, j]}", shade, size=_fit(values[i, j], cell, size))
-            parts.append(shown)
+            shown = brief(values[i, j].item())
+            parts.append(_text(x + cell / 2, y + cell / 2, shown, shade, size=_fit(shown, cell, size)))
     parts += _names(chart.labels, left, cell, room > cell)
     parts.append(_text(left + SIDE / 2, TOP + SIDE + bottom - 10, chart.column_title, "axis"))
     parts.append(_text(14, TOP + SIDE / 2, chart.row_title, "axis", turn=-90))
@@ -82,19 +85,19 @@ def _line_chart(chart: LineChart) -> str:
 
 
 def _histogram(chart: Histogram) -> str:
-    counts, top = chart.counts, _ceiling(int(chart.counts.max(initial=0)))
+    counts, top = chart.counts, _ceiling(math.ceil(chart.counts.max(initial=0)))
     ticks = [(i / 4, _brief(top * i / 4)) for i in range(5)]
     bottom = [(tick / 5, f"{chart.lower + (chart.upper - chart.lower) * tick / 5:.1f}") for tick in range(6)]
     parts = _frame(chart.x_title, "count", bottom, ticks)
     width, edges = SIDE / max(len(counts), 1), chart.edges
     for i, count in enumerate(counts.tolist()):
         height = SIDE * count / top
-        hint = f"{edges[i]:.3g} to {edges[i + 1]:.3g}: {count}"
+        hint = f"{edges[i]:.3g} to {edges[i + 1]:.3g}: {brief(count)}"
         parts.append(
             f'<rect class="bar" x="{LEFT + i * width + 0.5:.2f}" y="{TOP + SIDE - height:.2f}" '
             f'width="{max(width - 1, 0.5):.2f}" height="{height:.2f}"><title>{hint}</title></rect>'
         )
-    described = f"{int(counts.sum())} values in {len(counts)} bins from {chart.lower:g} to {chart.upper:g}"
+    described = f"{brief(counts.sum().item())} values in {len(counts)} bins from {chart.lower:g} to {chart.upper:g}"
     return _svg(chart.title, described, LEFT + SIDE + RIGHT, TOP + SIDE + BOTTOM, parts)
 
 
@@ -182,9 +185,9 @@ def _brief(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _fit(value: Any, cell: float, size: float) -> float:
+def _fit(shown: str, cell: float, size: float) -> float:
     """Shrink a number that is wider than its cell."""
-    return min(size, 1.5 * cell / max(len(str(value)), 1))
+    return min(size, 1.5 * cell / max(len(shown), 1))
 
 
 def _thinned(x: Array, y: Array, most: int = 2000) -> Iterable[tuple[float, float]]:

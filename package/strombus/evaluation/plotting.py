@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation.charts import Chart, Heatmap, LineChart
+from strombus.evaluation.text import brief
 
 __all__ = ["plot_charts"]
 
@@ -55,7 +58,8 @@ def _draw(chart: Chart, ax: Any) -> None:
 
 
 def _draw_heatmap(chart: Heatmap, ax: Any) -> None:
-    shares = chart.values / chart.values.sum(axis=1, keepdims=True).clip(1)
+    rows = chart.values.sum(axis=1, keepdims=True)
+    shares = chart.values / np.where(rows > 0, rows, 1)
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     count = len(chart.labels)
     ax.set_xticks(range(count), chart.labels, rotation=90 if count > 10 else 0)
@@ -64,4 +68,4 @@ def _draw_heatmap(chart: Heatmap, ax: Any) -> None:
     if count <= 20:
         for i, row in enumerate(chart.values.tolist()):
             for j, value in enumerate(row):
-                ax.text(j, i, value, ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black")
+                ax.text(j, i, brief(value), ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black")

@@ -11,7 +11,7 @@ from strombus.evaluation.base import Array
 if TYPE_CHECKING:
     from strombus.evaluation.evaluation import Evaluation
 
-__all__ = ["confusion_table", "evaluation_text", "table"]
+__all__ = ["brief", "confusion_table", "evaluation_text", "table"]
 
 _MOST_NAMED = 16
 _MOST_SHOWN = 20
@@ -32,10 +32,16 @@ def _cell(value: Any, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
+def brief(count: float) -> str:
+    """Return a count as it is, a sum of weights with four digits at least."""
+    return f"{count:.4g}" if isinstance(count, float) and count < 1000 else f"{count:.0f}"
+
+
 def confusion_table(matrix: Array, names: Sequence[str]) -> str:
     """Return a confusion matrix as text, row = actual class."""
-    width = max(len(str(matrix.max(initial=0))), *(len(name) for name in names)) + 1
-    rows = ["".join(f"{value:>{width}}" for value in row) for row in matrix.tolist()]
+    cells = [[brief(value) for value in row] for row in matrix.tolist()]
+    width = max(*(len(cell) for row in cells for cell in row), *(len(name) for name in names)) + 1
+    rows = ["".join(f"{cell:>{width}}" for cell in row) for row in cells]
     header = " " * width + "".join(f"{name:>{width}}" for name in names)
     return "\n".join([header, *(f"{name:>{width}}{row}" for name, row in zip(names, rows, strict=True))])
 
@@ -48,7 +54,7 @@ def evaluation_text(evaluation: Evaluation, suppress_warnings: bool, include_con
     if classes == 2 and positive is not None:
         kind = f"class {evaluation.class_label(positive)}"
     lines = [
-        f"examples   {evaluation.examples}",
+        f"examples   {brief(evaluation.examples)}",
         f"classes    {classes}",
         f"accuracy   {evaluation.accuracy():.4f}",
         *([f"top {evaluation.top_n:<7}{evaluation.top_n_accuracy():.4f}"] if evaluation.top_n > 1 else []),

@@ -27,7 +27,7 @@ def weights(rng):
 
 
 @pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 1)])
-def test_classes(rng, weights, shape):
+def test_classes(rng, weights, shape, tmp_path):
     labels, output = rng.integers(0, 3, ROWS), rng.random((ROWS, 3)).round(1)
     found, areas = sb.Evaluation(top_n=2), sb.ROCMultiClass()
     for metric in (found, areas):
@@ -50,7 +50,9 @@ def test_classes(rng, weights, shape):
     for label in range(3):
         wanted_area = metrics.roc_auc_score(labels == label, output[:, label], **options)
         assert areas.calculate_auc(label) == pytest.approx(wanted_area)
-    assert f"{found.examples:g}" in found.stats()
+    assert f"examples   {weights.sum():.4g}" in found.stats()
+    assert f"{found.confusion_matrix.max():.4g}" in found.confusion_to_string()
+    assert f"{found.confusion_matrix[0, 0]:.4g} (" in found.to_html(tmp_path / "page.html").read_text()
 
 
 def test_one_output(rng, weights):
