@@ -99,6 +99,6 @@ def _stacked(items: Sequence[Any]) -> Rows:
         return load_cell(list(items))
     columns = list(zip(*items, strict=True)) if isinstance(items[0], tuple | list) else [items]
     try:
-        return DataSet(*(np.stack([np.asarray(value) for value in column]) for column in columns))
+        return DataSet(*(None if column[0] is None else np.stack(list(map(np.asarray, column))) for column in columns))
     except ValueError as error:
         raise DataError(f"examples cannot be stacked: {error}; give examples(...) a collate that pads them") from None

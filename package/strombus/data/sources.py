@@ -15,7 +15,7 @@ from strombus.data.native import NativeCollection
 from strombus.data.opening import open_dataset
 from strombus.data.rows import Rows, as_rows
 from strombus.data.source import ArraySource, Source, Transform
-from strombus.errors import DataError
+from strombus.errors import DataError, kind_of
 from strombus.types import DataSet, MultiDataSet
 
 __all__ = ["LocalStream", "NativeCollection", "open_source"]
@@ -80,7 +80,8 @@ def open_source(
         A path or URI or a list of them, a `Source`, a `DataSet` or `MultiDataSet`, (features, labels) arrays,
         a torch Dataset or DataLoader, an iterable of objects, a dask Bag, dask arrays, a Spark RDD, a DataFrame.
     transform : callable, optional
-        For paths and arrays, see `open_dataset`.
+        For paths and arrays, see `open_dataset`; for what the calling process reads once, or an engine computes, an
+        error.
     features, label : str
         Columns of a DataFrame; several feature columns of numbers become a row's values.
 
@@ -103,7 +104,13 @@ def open_source(
     if isinstance(data, DataSet | MultiDataSet):
         return ArraySource(data, transform)
     found = _native(data, [features] if isinstance(features, str) else list(features), label)
-    return found if found is not None else _local(data, features, label, transform)
+    opened = found if found is not None else _local(data, features, label, transform)
+    if transform is not None and not isinstance(opened, Source):
+        raise DataError(
+            "a transform is for data that workers read: wanted paths, arrays or strombus.data.examples(...), got "
+            f"{kind_of(data)}; map it yourself, or export it and give open_dataset the transform"
+        )
+    return opened
 
 
 def _all_paths(items: Sequence[Any]) -> bool:

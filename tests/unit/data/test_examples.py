@@ -107,9 +107,10 @@ def weighed(items):
     [
         ([sb.DataSet(np.full((1, 2), i), [i], weights=[i]) for i in range(9)], None),
         ([(np.full(2, i), i) for i in range(9)], weighed),
+        ([(np.full(2, i), i, None, [i]) for i in range(9)], None),
         ([np.full(2, i) for i in range(9)], None),
     ],
-    ids=["data sets", "weights in a collate", "features alone"],
+    ids=["data sets", "weights in a collate", "masks", "features alone"],
 )
 def test_every_example_comes_once(items, collate):
     source = sb.data.examples(items, collate)
@@ -150,3 +151,8 @@ def test_rows_that_do_not_fit_say_so(collate, message):
         pytest.raises(DataError, match=message),
     ):
         next(batches)
+
+
+def test_a_transform_of_what_no_worker_reads_is_refused():
+    with pytest.raises(DataError, match="a transform is for data that workers read: wanted paths, arrays or"):
+        sb.data.open_source([sb.DataSet(np.ones((3, 2)))], transform=Elsewhere())
