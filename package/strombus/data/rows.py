@@ -123,6 +123,11 @@ def as_rows(item: Any) -> Rows:
             return MultiDataSet(*item)
         if len(item) > 1 and item[1] is not None and np.ndim(item[1]) == 0:
             return DataSet(*(None if value is None else np.asarray(value)[None] for value in item))
+        if len(item) > 2 and item[2] is not None and np.ndim(item[2]) == 1:
+            raise DataError(
+                "the third of (features, labels, features_mask) has an entry for each step, (examples, time), got "
+                f"shape {np.shape(item[2])}; weights of examples are given as DataSet(features, labels, weights=...)"
+            )
         return DataSet(*item)
     raise DataError(
         "an object of a data set must be a DataSet, a MultiDataSet or (features, labels[, features_mask[, "

@@ -52,6 +52,7 @@ def test_a_graphs_weights_are_of_every_output():
         (lambda: sb.DataSet(np.ones((3, 2)), [0, 1, 1], None, STEPS, weights=[2]), "same number of examples"),
         (lambda: sb.DataSet(np.ones((3, 2)), [0, 1, 1], None, STEPS, weights=np.ones((3, 2))), r"\(3, 2\) do not fit"),
         (lambda: sb.MultiDataSet([np.ones((3, 2))], weights=WEIGHTS), "weights are of labels"),
+        (lambda: sb.data.as_rows((np.ones((3, 2)), [0, 1, 1], WEIGHTS)), r"DataSet\(features, labels, weights=...\)"),
     ],
 )
 def test_what_are_no_weights_is_refused(make, message):
