@@ -20,7 +20,6 @@ from strombus.data import (
     NativeCollection,
     Source,
     ValidationReport,
-    epoch_order,
     open_dataset,
     open_source,
     read_batches,
@@ -168,7 +167,7 @@ def resolved(backend: Any, engine: str | None = None) -> Iterator[Executor]:
 
 
 def _objects(source: Source) -> Iterator[Rows]:
-    order = epoch_order(source.blocks(), seed=0, epoch=0, shuffle=False)
+    order = source.order(seed=0, epoch=0, shuffle=False)
     sizes = [window.rows for window in order]
     with read_batches(source, order, 0, source.rows, sizes, seed=0, epoch=0, shuffle=False, prefetch=1) as batches:
         yield from batches

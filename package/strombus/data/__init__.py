@@ -8,9 +8,10 @@ from typing import Any
 from strombus.data.dl4j_source import Dl4jSource
 from strombus.data.examples import ExampleSource, examples
 from strombus.data.manifest import Manifest, Part, read_manifest
+from strombus.data.mixing import MixedSource, mix
 from strombus.data.native import NativeCollection, count_cell, count_objects, open_cell
 from strombus.data.opening import open_dataset
-from strombus.data.order import Window, cut_order, epoch_order, stretches, window_rows
+from strombus.data.order import Window, cut_order, endless_order, epoch_order, stretches, window_rows
 from strombus.data.reader import BatchReader, read_batches
 from strombus.data.results import Piece, PieceWriter
 from strombus.data.rows import Column, Rows, as_rows, load_cell, rebatch
@@ -36,6 +37,7 @@ __all__ = [
     "ImagePreProcessingScaler",
     "LocalStream",
     "Manifest",
+    "MixedSource",
     "MultiDataSet",
     "NativeCollection",
     "Normalizer",
@@ -53,12 +55,14 @@ __all__ = [
     "count_cell",
     "count_objects",
     "cut_order",
+    "endless_order",
     "epoch_order",
     "examples",
     "export",
     "import_dl4j",
     "load_cell",
     "load_normalizer",
+    "mix",
     "open_cell",
     "open_dataset",
     "open_source",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,10 @@ from strombus.errors import ConfigurationError
 from strombus.types import Block
 from strombus.types.cursor import Span
 
-__all__ = ["Window", "cut_order", "epoch_order", "stretches", "window_rows"]
+__all__ = ["Window", "cut_order", "endless_order", "epoch_order", "generator", "stretches", "window_rows"]
 
-_BLOCKS, _PARTS, _ROWS = 0, 1, 2
+_BLOCKS, _PARTS, _ROWS, CHOICE, PLACES = range(5)
+"""What random numbers are for; the last two are of `strombus.data.mixing`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Window:
     blocks : tuple of Block
     first, last : int
         Where only some of the permuted rows are wanted, the stretch of them; None: to the end.
+    drawn : tuple of int, optional
+        Seed and epoch of its permutation, where they are not those of the epoch that it is read in.
     """
 
     number: int
@@ -37,6 +40,7 @@ class Window:
     blocks: tuple[Block, ...]
     first: int = 0
     last: int | None = None
+    drawn: tuple[int, int] | None = None
 
     @property
     def whole(self) -> int:
@@ -92,16 +96,18 @@ def epoch_order(
     elif keep_parts:
         groups = _by_part(filled, window, seed, epoch)
     else:
-        groups = _chunked(_permuted(filled, _generator(seed, epoch, _BLOCKS, 0)), window)
+        groups = _chunked(_permuted(filled, generator(seed, epoch, _BLOCKS, 0)), window)
     return tuple(_number(groups))
 
 
 def window_rows(window: Window, seed: int, epoch: int, shuffle: bool = True) -> NDArray[np.int64]:
     """Return the order inside a window: row ``i`` of the window is row ``result[i]`` of its blocks put end to end."""
     wanted = slice(window.first, window.last)
-    if not shuffle:
+    if window.drawn is not None:
+        seed, epoch = window.drawn
+    elif not shuffle:
         return np.arange(window.whole, dtype=np.int64)[wanted]
-    return _generator(seed, epoch, _ROWS, window.number).permutation(window.whole)[wanted]
+    return generator(seed, epoch, _ROWS, window.number).permutation(window.whole)[wanted]
 
 
 def cut_order(order: Sequence[Window], spans: Sequence[Span]) -> tuple[Window, ...]:
@@ -112,8 +118,33 @@ def cut_order(order: Sequence[Window], spans: Sequence[Span]) -> tuple[Window, .
         for window in order:
             first, last = max(low, window.start) - window.start, min(high, window.stop) - window.start
             if first < last:
-                pieces.append(Window(window.number, start, window.blocks, window.first + first, window.first + last))
+                pieces.append(replace(window, start=start, first=window.first + first, last=window.first + last))
                 start += last - first
+    return tuple(pieces)
+
+
+def endless_order(
+    order_of: Callable[[int], Sequence[Window]], rows: int, start: int, stop: int, seed: int | None
+) -> tuple[Window, ...]:
+    """Return a stretch of the passes over the data put end to end, as an order of its own.
+
+    Parameters
+    ----------
+    order_of : callable
+        Gives the order of a pass, which has `rows` rows, at least 1.
+    start, stop : int
+        Rows, counted from the beginning of pass 0.
+    seed : int or None
+        What the permutations of a pass come from, with its number; None where the rows are not shuffled.
+    """
+    pieces: list[Window] = []
+    for number in range(start // rows, -(-stop // rows)):
+        begins = number * rows
+        here = cut_order(order_of(number), [(max(start - begins, 0), min(stop - begins, rows))])
+        drawn = None if seed is None else (seed, number)
+        for window in here:
+            at = pieces[-1].stop if pieces else 0
+            pieces.append(replace(window, start=at, drawn=drawn if window.drawn is None else window.drawn))
     return tuple(pieces)
 
 
@@ -129,13 +160,14 @@ def stretches(spans: Sequence[Span], start: int, stop: int) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def _generator(seed: int, epoch: int, purpose: int, number: int) -> np.random.Generator:
+def generator(seed: int, epoch: int, purpose: int, number: int) -> np.random.Generator:
+    """Return where the random numbers of one purpose come from."""
     # A spawn key keeps the purposes apart: SeedSequence([s, e]) and SeedSequence([s, e, 0]) are the same stream.
     return np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=(purpose, number)))
 
 
-def _permuted(blocks: Sequence[Block], generator: np.random.Generator) -> list[Block]:
-    return [blocks[i] for i in generator.permutation(len(blocks))]
+def _permuted(blocks: Sequence[Block], random: np.random.Generator) -> list[Block]:
+    return [blocks[i] for i in random.permutation(len(blocks))]
 
 
 def _chunked(blocks: Sequence[Block], window: int) -> list[tuple[Block, ...]]:
@@ -147,9 +179,9 @@ def _by_part(blocks: Sequence[Block], window: int, seed: int, epoch: int) -> Ite
     for block in blocks:
         parts.setdefault(block.part, []).append(block)
     numbers = list(parts)
-    for place in _generator(seed, epoch, _PARTS, 0).permutation(len(numbers)):
+    for place in generator(seed, epoch, _PARTS, 0).permutation(len(numbers)):
         part = numbers[place]
-        yield from _chunked(_permuted(parts[part], _generator(seed, epoch, _BLOCKS, 1 + part)), window)
+        yield from _chunked(_permuted(parts[part], generator(seed, epoch, _BLOCKS, 1 + part)), window)
 
 
 def _number(groups: Iterable[tuple[Block, ...]]) -> Iterator[Window]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from strombus.data.order import Window, epoch_order
 from strombus.data.rows import Column, Layout, Rows, concatenate, iterate_rows
 from strombus.documents import counted
 from strombus.errors import DataError, EmptyDataError
@@ -55,6 +56,11 @@ class Source(ABC):
         return Layout(self.kind, self.columns)
 
     @property
+    def mark(self) -> str:
+        """What decides the order of the rows besides the blocks: with another, nobody goes on within an epoch."""
+        return ""
+
+    @property
     def keyed(self) -> bool:
         """Whether every row has a key besides its columns."""
         return False
@@ -65,6 +71,10 @@ class Source(ABC):
 
     def release(self) -> None:
         """Drop what was kept in memory for further reads."""
+
+    def order(self, *, seed: int, epoch: int, shuffle: bool = True, keep_parts: bool = False) -> tuple[Window, ...]:
+        """Return in which order an epoch takes the rows; see `strombus.data.epoch_order`."""
+        return epoch_order(self.blocks(), seed=seed, epoch=epoch, shuffle=shuffle, keep_parts=keep_parts)
 
     @abstractmethod
     def blocks(self) -> tuple[Block, ...]:

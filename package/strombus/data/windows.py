@@ -25,7 +25,8 @@ class _Filling:
         self.rows = stop - start
         self.columns: Columns = {n: np.empty((self.rows, *c.shape), c.dtype) for n, c in source.columns.items()}
         wanted = window_rows(window, *permutation)[start - window.start : stop - window.start]
-        self._todo = deque(_contiguous(window, wanted) if not permutation[2] else _scattered(window, wanted))
+        shuffled = permutation[2] or window.drawn is not None
+        self._todo = deque(_scattered(window, wanted) if shuffled else _contiguous(window, wanted))
 
     def step(self) -> bool:
         """Read one block, once, and put its rows where they belong; False when nothing is left to do."""

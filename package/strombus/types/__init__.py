@@ -4,6 +4,7 @@ from strombus.types.capacity import Capacity
 from strombus.types.clock import ClockBounds
 from strombus.types.cursor import Cursor
 from strombus.types.dataset import Columns, DataSet, MultiDataSet, from_columns
+from strombus.types.epoch_length import EpochLength
 from strombus.types.event import Event
 from strombus.types.finding import Finding
 from strombus.types.native import NativePartition
@@ -18,6 +19,7 @@ __all__ = [
     "Columns",
     "Cursor",
     "DataSet",
+    "EpochLength",
     "Event",
     "Finding",
     "MultiDataSet",

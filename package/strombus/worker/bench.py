@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from strombus.data import Source, Window, cut_order, epoch_order, read_batches, stretches
+from strombus.data import Source, Window, cut_order, endless_order, read_batches, stretches
 from strombus.errors import DataError
 from strombus.networks import Network, Replica
 from strombus.partitioning import EqualRepartitioner, Repartitioner, batch_sizes, ranges_of
-from strombus.types import Cursor, DataSet, MultiDataSet, NetworkState, Partition
+from strombus.types import Cursor, DataSet, EpochLength, MultiDataSet, NetworkState, Partition
 from strombus.types.cursor import Span
 
 __all__ = ["Feed", "Workbench"]
@@ -36,6 +36,8 @@ class Feed:
         Whether the order keeps each part's rows together.
     cursor : Cursor or None
         Where a fit goes on: of its epoch only the rows that were left are trained.
+    length : EpochLength or None
+        Where epochs end after so many steps: each takes as many rows of the passes over the data put end to end.
     """
 
     source: Source | None
@@ -46,6 +48,7 @@ class Feed:
     shuffle: bool = True
     keep_parts: bool = False
     cursor: Cursor | None = None
+    length: EpochLength | None = None
 
     def sizes(self, rows: int) -> list[int]:
         """Return the minibatch sizes of a partition of `rows` rows."""
@@ -53,11 +56,17 @@ class Feed:
 
     def order(self, epoch: int) -> tuple[Window, ...]:
         """Return the order of the rows in `epoch`."""
-        assert self.source is not None
-        order = epoch_order(
-            self.source.blocks(), seed=self.seed, epoch=epoch, shuffle=self.shuffle, keep_parts=self.keep_parts
-        )
+        order = self._pass(epoch) if self.length is None else self._stretch(epoch, self.length.rows)
         return cut_order(order, self._left()) if self._goes_on(epoch) else order
+
+    def _pass(self, number: int) -> tuple[Window, ...]:
+        assert self.source is not None
+        return self.source.order(seed=self.seed, epoch=number, shuffle=self.shuffle, keep_parts=self.keep_parts)
+
+    def _stretch(self, epoch: int, rows: int) -> tuple[Window, ...]:
+        assert self.source is not None
+        seed = self.seed if self.shuffle else None
+        return endless_order(self._pass, self.source.rows, epoch * rows, (epoch + 1) * rows, seed)
 
     def _goes_on(self, epoch: int) -> bool:
         return self.cursor is not None and self.cursor.epoch == epoch and bool(self.cursor.left)
@@ -87,11 +96,16 @@ class Feed:
             if len(left) == workers:
                 stops = list(accumulate(left))
                 return tuple(Partition(rank, stop - left[rank], stop) for rank, stop in enumerate(stops))
-            plan = EqualRepartitioner().plan([sum(left)], workers=workers, batch_size=self.batch_size, seed=self.seed)
-            return ranges_of(plan, workers)
+            return self._evenly(sum(left), workers)
+        if self.length is not None:
+            return self._evenly(self.length.rows, workers)
         by_part = groupby(self.order(epoch), key=lambda window: window.blocks[0].part if self.keep_parts else 0)
         part_rows = [sum(window.rows for window in windows) for _, windows in by_part]
         plan = repartitioner.plan(part_rows, workers=workers, batch_size=self.batch_size, seed=self.seed + epoch)
+        return ranges_of(plan, workers)
+
+    def _evenly(self, rows: int, workers: int) -> tuple[Partition, ...]:
+        plan = EqualRepartitioner().plan([rows], workers=workers, batch_size=self.batch_size, seed=self.seed)
         return ranges_of(plan, workers)
 
     def of_cell(self, rows: DataSet | MultiDataSet, epoch: int, cell: int) -> Iterator[DataSet | MultiDataSet]:
