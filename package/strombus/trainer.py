@@ -21,6 +21,7 @@ from strombus.fitting.explaining import Explanation, explain_fit
 from strombus.fitting.fit import Fit
 from strombus.fitting.recording import describe, record_result, restore_result
 from strombus.fitting.result import FitResult
+from strombus.fitting.stepping import check_steps_per_epoch
 from strombus.fitting.trying import check_steps, try_out
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
@@ -117,13 +118,14 @@ class Trainer(Scoring):
         checkpoint: CheckpointConfig | None = None,
         accept_changes: bool = False,
         fast_dev_run: bool | int = False,
+        steps_per_epoch: int | None = None,
     ) -> FitResult:
         """Train for a number of epochs; a second call goes on where the first ended.
 
         Parameters
         ----------
         data : path, URI, arrays, Dataset, iterable, Bag or RDD
-            Everything `strombus.data` can open.
+            Everything `strombus.data` can open; with `steps_per_epoch` a stream too (`strombus.data.stream`).
         epochs : int
             At least 1.
         validation : like `data`, optional
@@ -145,6 +147,9 @@ class Trainer(Scoring):
             Try it all with two minibatches on every worker, or so many, and as many rows of the validation data: on
             the real backend, with the first of the real rows. It leaves no trace: no run directory, no checkpoint,
             nothing in this trainer; the network is as it was. Metric loggers and early stopping are left out.
+        steps_per_epoch : int, optional
+            Minibatches of each worker after which an epoch ends; the next one goes on in the data, or in the stream.
+            By default an epoch is all of the data.
 
         Raises
         ------
@@ -156,6 +161,7 @@ class Trainer(Scoring):
             When the data cannot be used, a worker fails, or SIGTERM comes (Ctrl-C: KeyboardInterrupt).
         """
         master = self._master_to_fit(epochs)
+        check_steps_per_epoch(steps_per_epoch)
         if name is None and (storage_path is not None or checkpoint is not None):
             raise ConfigurationError("storage_path and checkpoint are for a fit with a name; give fit a name too")
         if checkpoint is not None and checkpoint.best is not None and validation is None:
@@ -165,14 +171,15 @@ class Trainer(Scoring):
         with self.network.kept_for_a_fit(), ExitStack() as stack:
             watchers, keeper = [*check_callbacks(callbacks), *([show_progress()] if progress else [])], None
             if name is not None:
-                settings = describe(self.network, master, epochs)
+                settings = describe(self.network, master, epochs, steps_per_epoch)
                 if (finished := read_result(name, storage_path)) is not None:
                     return restore_result(finished, self.network, settings, accept_changes)
                 run = stack.enter_context(open_run(name, storage_path))
                 keeper = Keeper(run, checkpoint or CheckpointConfig(), settings, accept_changes)
                 watchers.append(JsonLinesLogger())
             parts = self.network, master, self.executor, watchers, self._validation_figures
-            fit = Fit(*parts, trainer=self, keeper=keeper, carried=self._carried, readable=self._readable)
+            more = {"trainer": self, "keeper": keeper, "carried": self._carried, "steps": steps_per_epoch}
+            fit = Fit(*parts, readable=self._readable, **more)
             self._carried = None  # a fit that fails leaves nothing behind
             if master.validates:
                 self._stand_in = stack.enter_context(LocalExecutor(1))

@@ -16,7 +16,8 @@ from strombus.data.reader import BatchReader, read_batches
 from strombus.data.results import Piece, PieceWriter
 from strombus.data.rows import Column, Rows, as_rows, load_cell, rebatch
 from strombus.data.source import ArraySource, Source
-from strombus.data.sources import LocalStream, open_source
+from strombus.data.sources import open_source
+from strombus.data.streams import LocalStream, Reel, Stream, StreamSource, look_at, read_stream, stream
 from strombus.data.validation import ValidationReport
 from strombus.data.zarr_source import ZarrSource
 from strombus.normalizers import (
@@ -46,8 +47,11 @@ __all__ = [
     "Part",
     "Piece",
     "PieceWriter",
+    "Reel",
     "Rows",
     "Source",
+    "Stream",
+    "StreamSource",
     "ValidationReport",
     "Window",
     "ZarrSource",
@@ -62,14 +66,17 @@ __all__ = [
     "import_dl4j",
     "load_cell",
     "load_normalizer",
+    "look_at",
     "mix",
     "open_cell",
     "open_dataset",
     "open_source",
     "read_batches",
     "read_manifest",
+    "read_stream",
     "rebatch",
     "save_normalizer",
+    "stream",
     "stretches",
     "validate",
     "window_rows",

@@ -14,7 +14,7 @@ from typing import Generic, Self, TypeVar
 from strombus.data.order import Window
 from strombus.data.rows import Rows, concatenate
 from strombus.data.source import Source
-from strombus.data.windows import Windows
+from strombus.data.windows import Filling, Windows
 from strombus.errors import ConfigurationError, DataError
 from strombus.types import Columns, DataSet, MultiDataSet, from_columns
 
@@ -181,7 +181,7 @@ class _Ahead(Generic[T]):
 class BatchReader(Iterator[Rows]):
     """Minibatches in order; made by `read_batches`. Close it, or use it in a ``with`` block."""
 
-    def __init__(self, source: Source, windows: Windows, sizes: deque[int], prefetch: int, timeout: float) -> None:
+    def __init__(self, source: Source, windows: Filling, sizes: deque[int], prefetch: int, timeout: float) -> None:
         self._timeout = timeout
         self._thread: Thread | None = None
         if not prefetch:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,56 +12,19 @@ import numpy as np
 from strombus.data import dask_source, spark_connect_source, spark_source
 from strombus.data.native import NativeCollection
 from strombus.data.opening import open_dataset
-from strombus.data.rows import Rows, as_rows
+from strombus.data.rows import as_rows
 from strombus.data.source import ArraySource, Source, Transform
+from strombus.data.streams import Examples, LocalStream, Stream, is_maker
 from strombus.errors import DataError, kind_of
 from strombus.types import DataSet, MultiDataSet
 
-__all__ = ["LocalStream", "NativeCollection", "open_source"]
+__all__ = ["NativeCollection", "open_source"]
 
 ACCEPTED = (
     "a path or URI of a dataset or a list of them, a Source, a DataSet or MultiDataSet, (features, labels) as numpy, "
     "torch or dask arrays, a torch Dataset or DataLoader, an iterable of DataSet, MultiDataSet or (features, labels) "
-    "batches, a dask Bag or Spark RDD of them, a pandas, Dask or Spark DataFrame"
+    "batches, a function that makes one, a dask Bag or Spark RDD of them, a pandas, Dask or Spark DataFrame"
 )
-
-
-class LocalStream:
-    """Objects that only this process can reach, one after the other.
-
-    Parameters
-    ----------
-    objects : iterable
-        Of what `as_rows` takes.
-    """
-
-    def __init__(self, objects: Iterable[Any]) -> None:
-        self.objects = objects
-
-    def __iter__(self) -> Iterator[Rows]:
-        return map(as_rows, self.objects)
-
-
-class _Examples:
-    """A torch Dataset, whose items are single examples, as objects of up to `size` rows."""
-
-    def __init__(self, examples: Any, size: int = 256) -> None:
-        self._examples = examples
-        self._size = size
-
-    def __iter__(self) -> Iterator[Rows]:
-        while_indexed = hasattr(self._examples, "__len__") and not hasattr(self._examples, "__iter__")
-        items = (self._examples[i] for i in range(len(self._examples))) if while_indexed else iter(self._examples)
-        while taken := list(islice(items, self._size)):
-            yield _stacked(taken)
-
-
-def _stacked(items: list[Any]) -> Rows:
-    if isinstance(items[0], DataSet | MultiDataSet):
-        raise DataError("the items of a torch Dataset must be single examples; give DataSets as a plain iterable")
-    if not isinstance(items[0], tuple | list):
-        return DataSet(np.stack([np.asarray(item) for item in items]))
-    return DataSet(*(np.stack([np.asarray(value) for value in column]) for column in zip(*items, strict=True)))
 
 
 def open_source(
@@ -78,7 +40,8 @@ def open_source(
     ----------
     data : object
         A path or URI or a list of them, a `Source`, a `DataSet` or `MultiDataSet`, (features, labels) arrays,
-        a torch Dataset or DataLoader, an iterable of objects, a dask Bag, dask arrays, a Spark RDD, a DataFrame.
+        a torch Dataset or DataLoader, an iterable of objects or a function that makes one, a dask Bag, dask
+        arrays, a Spark RDD, a DataFrame.
     transform : callable, optional
         For paths and arrays, see `open_dataset`; for what the calling process reads once, or an engine computes, an
         error.
@@ -167,8 +130,10 @@ def _local(data: Any, features: Any, label: str | None, transform: Transform | N
         return ArraySource(dask_source.frame_rows(data, names, _known_label(label, data.columns)), transform)
     if isinstance(data, np.ndarray) or _is(data, "torch", "Tensor"):
         return ArraySource(DataSet(data), transform)
+    if _is(data, "torch.utils.data", "IterableDataset") or is_maker(data):
+        return Stream(data)
     if _is(data, "torch.utils.data", "Dataset"):
-        return LocalStream(_Examples(data))
+        return LocalStream(Examples(data))
     if isinstance(data, Iterable) and not isinstance(data, bytes | dict | set):
         return LocalStream(data)
     raise DataError(f"data must be {ACCEPTED}; got {type(data).__module__}.{type(data).__qualname__}")

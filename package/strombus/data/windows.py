@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,10 +12,20 @@ from strombus.data.order import Window, window_rows
 from strombus.data.source import Source
 from strombus.types import Block, Columns
 
-__all__ = ["Windows"]
+__all__ = ["Filling", "Windows"]
 
 
-class _Filling:
+class Filling(Protocol):
+    """Runs of rows that are made one after the other."""
+
+    def ahead(self) -> bool:
+        """Do one step of the next run; False when there is none to do."""
+
+    def take(self) -> Columns | None:
+        """Finish the next run and return it, None after the last."""
+
+
+class _Window:
     """Rows `start` to `stop` of the order, inside one window, filled block by block."""
 
     def __init__(
@@ -70,11 +80,11 @@ class Windows:
         self, source: Source, order: Sequence[Window], start: int, stop: int, permutation: tuple[int, int, bool]
     ) -> None:
         self._spans = (
-            _Filling(source, window, max(start, window.start), min(stop, window.stop), permutation)
+            _Window(source, window, max(start, window.start), min(stop, window.stop), permutation)
             for window in order
             if window.start < stop and window.stop > start
         )
-        self._next: _Filling | None = None
+        self._next: _Window | None = None
 
     def ahead(self) -> bool:
         """Do one step of the next window; False when there is none to do."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from strombus.callbacks import Callback, FitPlan
-from strombus.data import NativeCollection, Source, count_objects, open_source
+from strombus.data import NativeCollection, Source, StreamSource, count_objects, open_source
 from strombus.errors import DataError, EmptyDataError, GangUnavailable, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
@@ -24,12 +24,13 @@ from strombus.fitting.interrupting import Interruption
 from strombus.fitting.observing import Books
 from strombus.fitting.result import FitResult
 from strombus.fitting.settings import dealing_of
+from strombus.fitting.stepping import in_steps, length_of, record_of
 from strombus.masters.base import TrainingMaster
 from strombus.masters.job import Remainder, TrainingJob
 from strombus.networks import Network
 from strombus.runs import Checkpoint
 from strombus.stats import Recorder, Relay, TrainingStats
-from strombus.types import Cursor
+from strombus.types import Cursor, EpochLength
 
 __all__ = ["Fit"]
 
@@ -59,6 +60,8 @@ class Fit:
         What the trainer's last fit left (`TrainingJob.carried`); after `run`, what this one leaves.
     readable : callable
         Makes what not every worker can read readable for the time of the fit, as `readable_source` does.
+    steps : int, optional
+        Steps of each worker after which an epoch ends; otherwise it ends with the data.
     """
 
     def __init__(
@@ -73,11 +76,13 @@ class Fit:
         keeper: Keeper | None = None,
         carried: Any = None,
         readable: Callable[..., AbstractContextManager[Source]] = readable_source,
+        steps: int | None = None,
     ) -> None:
         self._attempts = Attempts(master.recovery(), executor, keeper is not None)
         self.trainer, self.keeper, self.carried = trainer, keeper, carried
         self._earlier, self._gangs = carried, 0
-        self._readable = readable
+        self._readable, self._steps = readable, steps
+        self._length: EpochLength | None = None
         self.network, self.master, self.executor = network, master, executor
         self.stats = TrainingStats()
         self.seed = master.rng_seed if master.rng_seed is not None else secrets.randbits(31)
@@ -115,8 +120,12 @@ class Fit:
         """
         with self._interruption, self._relay, ExitStack() as stack:
             try:
+                workers = None
+                if self._steps is not None:
+                    workers = self._workers()
+                    self._length = length_of(self._steps, self.master, workers, self.keeper)
                 with self._recorder.phase("export"):
-                    source = stack.enter_context(self._open(data, keep=self._where_to_export()))
+                    source = stack.enter_context(self._open(data, keep=self._where_to_export(), epochs=epochs))
             except EmptyDataError as error:
                 logger.warning("nothing was trained: %s", error)
             else:
@@ -126,7 +135,7 @@ class Fit:
                     if isinstance(self._validation, Source) and not self._validation.rows:
                         raise EmptyDataError("the validation data holds no examples")
                     _check_labels(self._validation, "the validation data")
-                self._train(source, epochs)
+                self._train(source, epochs, workers)
         books = self._books
         return FitResult(
             self.network,
@@ -150,13 +159,18 @@ class Fit:
             return run.file("export")
         return join(normalise(directory), f"strombus-{hashlib.sha256(run.path.encode()).hexdigest()[:16]}")
 
-    def _open(self, data: Any, native: bool = True, keep: str | None = None) -> AbstractContextManager[Readable]:
+    def _open(
+        self, data: Any, native: bool = True, keep: str | None = None, epochs: int = 0
+    ) -> AbstractContextManager[Readable]:
         """Open data for the workers: what is not yet in Zarr is exported, or used where it lies in memory.
 
-        `native` says whether what an engine holds may stay there, `keep` where an export lies that is kept.
+        `native` says whether what an engine holds may stay there, `keep` where an export lies that is kept; `epochs`
+        is how many are trained, 0 for what only scores.
         """
         master, source = self.master, open_source(data)
         direct = master.rdd_training_approach == "Direct"
+        if self._length is not None and epochs:
+            source = in_steps(source, self._length, epochs, self.executor, direct)
         if isinstance(source, NativeCollection):
             self._compare_sizes(source)
             if direct and native:
@@ -184,7 +198,7 @@ class Fit:
                 stacklevel=5,
             )
 
-    def _train(self, source: Readable, epochs: int) -> None:
+    def _train(self, source: Readable, epochs: int, workers: int | None) -> None:
         with self._recorder.phase("count"):
             rows = source.rows if isinstance(source, Source) else sum(source.counts(self.executor))
         if not rows:
@@ -192,9 +206,13 @@ class Fit:
             return
         if self.network.training_step is None:
             _check_labels(source, "the data")
-        workers, span = self._workers(), range(self.network.epoch, self.network.epoch + epochs)
+        workers, span = workers or self._workers(), range(self.network.epoch, self.network.epoch + epochs)
         if self.keeper is not None:
-            facts = {"backend": self.executor.name, "workers": workers, "examples": rows, "seed": self.seed}
+            facts: dict[str, Any] = {"backend": self.executor.name, "workers": workers, "seed": self.seed}
+            if not isinstance(source, StreamSource):
+                facts["examples"] = rows
+            if self._length is not None:
+                facts["epoch_length"] = record_of(self._length, self.master)
             self.seed = self.keeper.agree(facts)
             span = range(self.keeper.first_epoch - 1, self.keeper.first_epoch - 1 + epochs)
         while (failure := self._attempt(self._job(source, workers, span), rows)) is not None:
@@ -228,6 +246,7 @@ class Fit:
             left_out=self._attempts.left_out,
             survives=self._attempts.survives,
             relay=self._relay,
+            length=None if self._length is None else replace(self._length, began=span.start),
         )
 
     def _go_on(self, keeper: Keeper, source: Readable, workers: int) -> Checkpoint | None:
@@ -236,7 +255,8 @@ class Fit:
             layout = layout_of(source.counts(self.executor), dealing_of(keeper.settings))
         else:
             keeps_parts = self.master.choose_repartitioner(source, workers).keeps_parts
-            layout = layout_of(source.blocks(), self.master.shuffle, keeps_parts)
+            more = [self._length.rows] if self._length is not None else []
+            layout = layout_of(source.blocks(), self.master.shuffle, keeps_parts, *more, *filter(None, [source.mark]))
         found = keeper.find(self.network, self._books.callbacks, layout, workers if native else None)
         if found is None:
             return None
@@ -247,7 +267,7 @@ class Fit:
         """Train; return the error after which another attempt is made."""
         plan = FitPlan(
             job.epochs,
-            rows,
+            rows if job.length is None else job.length.rows,
             job.workers,
             self.executor.name,
             trainer=self.trainer,

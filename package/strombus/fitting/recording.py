@@ -33,13 +33,14 @@ _PACKAGES = ("strombus", "torch", "numpy", "zarr")
 _NETWORK_OPTIONS = ("l1", "l2", "device", "autocast", "accumulate", "clip_grad_norm", "clip_grad_value")
 
 
-def describe(network: Network, master: TrainingMaster, epochs: int) -> dict[str, Any]:
+def describe(network: Network, master: TrainingMaster, epochs: int, steps: int | None = None) -> dict[str, Any]:
     """Return what a fit is asked to do, for ``config.json``: versions, network, master and epochs."""
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "network": _network(network),
         "master": _master(master),
         "epochs": epochs,
+        "steps_per_epoch": steps,
         "first_epoch": network.epoch + 1,
     }
 

@@ -37,7 +37,7 @@ _FREE = {
     "network": {"device"},
 }
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-_COMPARED = ("network", "master", "epochs", "first_epoch", "examples")
+_COMPARED = ("network", "master", "epochs", "steps_per_epoch", "first_epoch", "examples")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

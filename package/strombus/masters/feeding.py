@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from strombus.data import NativeCollection, Source, count_cell
+from strombus.data import NativeCollection, Source, StreamSource, count_cell
+from strombus.errors import ConfigurationError
 from strombus.masters.base import TrainingMaster
 from strombus.masters.job import TrainingJob
 from strombus.partitioning import Repartitioner, ranges_of
 from strombus.types import NativePartition, Partition
 from strombus.worker.bench import Feed
+from strombus.worker.streaming import StreamFeed
 
 __all__ = ["cells_for_members", "feed_of"]
 
 
 def feed_of(master: TrainingMaster, job: TrainingJob, repartitioner: Repartitioner) -> Feed:
     """Return the feed of a fit."""
-    return Feed(
+    of_stream: dict[str, Any] = {"workers": job.workers} if isinstance(job.source, StreamSource) else {}
+    if isinstance(job.source, StreamSource):
+        _check_stream(job, job.source)
+    return (StreamFeed if of_stream else Feed)(
         job.source if isinstance(job.source, Source) else None,
         batch_size=master.batch_size_per_worker,
         seed=job.seed,
@@ -26,7 +32,25 @@ def feed_of(master: TrainingMaster, job: TrainingJob, repartitioner: Repartition
         shuffle=master.shuffle,
         keep_parts=repartitioner.keeps_parts,
         cursor=job.cursor,
+        length=job.length,
+        **of_stream,
     )
+
+
+def _check_stream(job: TrainingJob, source: StreamSource) -> None:
+    """Raise ConfigurationError where rows of streams that the workers make of their own would be lost."""
+    assert job.length is not None
+    if source.sharded and job.survives:
+        raise ConfigurationError(
+            "on_peer_lost='continue' deals the rows of a lost member to the others, who cannot make those of a sharded "
+            "stream: take on_peer_lost='restart', or a stream that is the same on every worker (sharded=False)"
+        )
+    if source.sharded and job.workers != job.length.workers:
+        raise ConfigurationError(
+            f"each worker makes rows of its own of this stream, and {job.length.workers} have begun it: with "
+            f"{job.workers} nobody knows which rows were trained. Go on with {job.length.workers} workers, or begin "
+            "anew with a stream that is the same on every worker (sharded=False)"
+        )
 
 
 @contextmanager

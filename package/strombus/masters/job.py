@@ -12,7 +12,7 @@ from strombus.executors.base import Executor
 from strombus.networks import Network
 from strombus.runs import Checkpoint, Saving
 from strombus.stats import Relay, TrainingStats
-from strombus.types import Cursor, NetworkState, WorkerReport
+from strombus.types import Cursor, EpochLength, NetworkState, WorkerReport
 
 __all__ = ["Observer", "Progress", "Recovery", "Remainder", "SavedByMembers", "TrainingJob"]
 
@@ -197,6 +197,8 @@ class TrainingJob:
         Whether the others carry on when a worker is lost, as `Recovery` says.
     relay : Relay
         Repeats here what workers log.
+    length : EpochLength or None
+        How long an epoch is, where it ends after so many steps and not with the data.
     left : Remainder or None
         Set by a master that has returned before its job was done: the state that it returned is what to go on from.
     """
@@ -220,4 +222,5 @@ class TrainingJob:
     losses: list[str] = field(default_factory=list)
     survives: bool = False
     relay: Relay = field(default_factory=Relay)
+    length: EpochLength | None = None
     left: Remainder | None = None
