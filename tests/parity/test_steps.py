@@ -110,6 +110,13 @@ def dealt(rank, epochs=3):
     return [row for s in range(rank, epochs * STEPS * WORKERS, WORKERS) for row in everything[s * BATCH :][:BATCH]]
 
 
+OWN = [
+    pytest.param("local-2", Sharded(), id="local-2, IterableDataset"),
+    pytest.param("dask", make_shards, marks=pytest.mark.dask, id="dask, function"),
+    pytest.param("spark", Sharded(), marks=pytest.mark.spark, id="spark, IterableDataset"),
+]
+
+
 def test_every_worker_makes_the_stream_and_trains_every_nth_minibatch(backend):
     network, result, rows = fit(backend, averaging(), make_batches)
     assert [record.examples for record in result.epochs] == [EPOCH] * 3
@@ -118,8 +125,7 @@ def test_every_worker_makes_the_stream_and_trains_every_nth_minibatch(backend):
     assert np.isfinite(network.state().parameters).all()
 
 
-@pytest.mark.parametrize("backend", ["local-2", pytest.param("dask", marks=pytest.mark.dask)], indirect=True)
-@pytest.mark.parametrize("data", [Sharded(), make_shards], ids=["IterableDataset", "function"])
+@pytest.mark.parametrize(("backend", "data"), OWN, indirect=["backend"])
 def test_streams_of_their_own_in_shared_training(backend, data):
     rows = fit(backend, sharing(), data)[2]
     for rank in range(WORKERS):

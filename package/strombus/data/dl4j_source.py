@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from strombus.data.claims import LARGEST_BLOCK
 from strombus.data.dl4j_files import THREADS, StoredFile, find_all, layout_of, look_into, open_file
+from strombus.data.kept import Kept
 from strombus.data.rows import Layout, concatenate
 from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
 from strombus.documents import counted
@@ -20,8 +21,6 @@ from strombus.interchange.dl4j.datasets import describe_dataset, read_rows
 from strombus.types import Block, Columns
 
 __all__ = ["Dl4jSource", "FilledFile", "open_dl4j", "warn_of_metadata"]
-
-CACHE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ class Dl4jSource(Source):
         return counted(sum(map(len, self.groups)), "file")
 
     def _start_empty(self) -> None:
-        self._kept: OrderedDict[Block, Columns] = OrderedDict()
+        self._kept = Kept()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,13 +130,8 @@ class Dl4jSource(Source):
     def read(self, block: Block) -> Columns:
         """Return a block's rows; see `Source.read`."""
         with self._lock:
-            if block not in self._kept:
-                self._kept[block] = self._read(block)
-                held = sum(_bytes(columns) for columns in self._kept.values())
-                while held > CACHE_BYTES and len(self._kept) > 1:
-                    held -= _bytes(self._kept.popitem(last=False)[1])
-            self._kept.move_to_end(block)
-            return self._kept[block]
+            columns: Columns = self._kept.get(block, partial(self._read, block))
+        return columns
 
     def release(self) -> None:
         """Drop what was kept."""
@@ -161,10 +155,6 @@ class Dl4jSource(Source):
             if description.rows != file.rows or self.layout.merge(found, ("the data", file.file.uri)) != self.layout:
                 raise DataError(f"{file.file.uri} has changed since the data was opened; open it again")
             return read_rows(stream, description, start, stop)
-
-
-def _bytes(columns: Columns) -> int:
-    return sum(array.nbytes for array in columns.values())
 
 
 def _grouped(files: Sequence[FilledFile], row_bytes: int) -> list[tuple[FilledFile, ...]]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from strombus.data import kept
 from strombus.data.order import Window, epoch_order
 from strombus.data.rows import Column, Layout, Rows, concatenate, iterate_rows
 from strombus.documents import counted
@@ -71,6 +72,11 @@ class Source(ABC):
 
     def release(self) -> None:
         """Drop what was kept in memory for further reads."""
+
+    def release_part(self) -> None:
+        """Drop it at the end of a pass, unless it is all of the data, which the next pass has in memory then."""
+        if self.rows * self.layout.row_bytes > kept.CACHE_BYTES:
+            self.release()
 
     def order(self, *, seed: int, epoch: int, shuffle: bool = True, keep_parts: bool = False) -> tuple[Window, ...]:
         """Return in which order an epoch takes the rows; see `strombus.data.epoch_order`."""

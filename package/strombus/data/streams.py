@@ -318,17 +318,20 @@ class Reel:
         found: list[Columns] = []
         while count:
             rows = self._next(count)
-            found.append(rows.columns())
+            found.append({name: array.copy() for name, array in rows.columns().items()})  # it may be filled again
             count -= rows.examples
         return found
 
     def _next(self, most: int) -> Rows:
         """Return the next rows, at least one and at most so many."""
-        while self._rows is None or self._used == self._rows.examples:
-            self._rows, self._used = self._item(), 0
+        while self._rows is None:
+            item = self._item()
+            self._rows, self._used = (item if item.examples else None), 0
         taken = self._rows[self._used : self._used + most]
         self._used += taken.examples
         self._position += taken.examples
+        if self._used == self._rows.examples:
+            self._rows = None  # the next one may be asked for much later
         return taken
 
     def _item(self) -> Rows:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from strombus.data.claims import (
     open_array,
     open_group,
 )
+from strombus.data.kept import Kept
 from strombus.data.manifest import Manifest, Part, read_manifest
 from strombus.data.rows import Column, Layout, is_mask
 from strombus.data.shards import ShardReader
@@ -36,7 +37,6 @@ __all__ = ["ZarrPart", "ZarrSource", "open_zarr"]
 
 _COLUMN = re.compile(r"(features|labels)(_mask)?(_\d{1,4})?", re.ASCII)
 
-CACHE_BYTES = 64 << 20
 OPEN_ARRAYS = 64
 MOST_BLOCKS = 1 << 21
 """Blocks of a source, each of about 4 MiB or one chunk."""
@@ -187,7 +187,7 @@ class ZarrSource(Source):
 
     def _start_empty(self) -> None:
         self._open: dict[tuple[int, str], tuple[Any, ShardReader | None]] = {}
-        self._decoded: OrderedDict[tuple[int, str, int, int], Any] = OrderedDict()
+        self._decoded = Kept()
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
@@ -249,14 +249,7 @@ class ZarrSource(Source):
 
     def _span(self, number: int, name: str, start: int, stop: int) -> Any:
         key = (number, name, start, stop)
-        if key not in self._decoded:
-            self._decoded[key] = self._decode(number, name, start, stop)
-        self._decoded.move_to_end(key)
-        found = self._decoded[key]
-        held = sum(array.nbytes for array in self._decoded.values())
-        while held > CACHE_BYTES:
-            held -= self._decoded.popitem(last=False)[1].nbytes
-        return found
+        return self._decoded.get(key, partial(self._decode, *key))
 
     def _decode(self, number: int, name: str, start: int, stop: int) -> Any:
         uri = store.join(self.parts[number].uri, name)

@@ -143,7 +143,8 @@ class _Stream:
         self.key = (epoch, partition)
         self.position = first
         self.end = len(feed.sizes(partition.rows))
-        self._reader = feed.open(epoch, partition, first)
+        assert feed.source is not None
+        self._source, self._reader = feed.source, feed.open(epoch, partition, first)
         self._batches = iter(self._reader)
 
     def take(self, count: int) -> Iterator[DataSet | MultiDataSet]:
@@ -153,6 +154,7 @@ class _Stream:
 
     def close(self) -> None:
         self._reader.close()
+        self._source.release_part()
 
 
 class Workbench:

@@ -45,10 +45,13 @@ class ScoringWork:
             return
         order = epoch_order(self.source.blocks(), seed=0, epoch=0, shuffle=False)
         sizes = batch_sizes(part.rows, self.batch_size, "keep")
-        with read_batches(
-            self.source, order, part.start, part.stop, sizes, seed=0, epoch=0, shuffle=False, prefetch=2
-        ) as batches:
-            yield from batches
+        try:
+            with read_batches(
+                self.source, order, part.start, part.stop, sizes, seed=0, epoch=0, shuffle=False, prefetch=2
+            ) as batches:
+                yield from batches
+        finally:
+            self.source.release_part()
 
 
 @dataclass(frozen=True, slots=True)

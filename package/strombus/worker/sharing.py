@@ -283,6 +283,8 @@ class _Training:
             return
         with ExitStack() as stack:
             if self.cell is None:
+                assert self.work.feed.source is not None
+                stack.callback(self.work.feed.source.release_part)
                 reader = self.work.feed.open(epoch, part, 0)
                 stack.callback(reader.close)
                 batches = iter(reader)

@@ -79,7 +79,7 @@ def test_an_exported_directory_has_what_dl4j_wrote(tmp_path, name, place):
 def test_every_row_once_in_the_order_of_the_numbers_in_the_names(tmp_path, monkeypatch, place):
     monkeypatch.setattr("strombus.data.dl4j_source.BLOCK_BYTES", 160)  # ten rows
     monkeypatch.setattr("strombus.data.dl4j_files.SMALL", 1000)
-    monkeypatch.setattr("strombus.data.dl4j_source.CACHE_BYTES", 400)
+    monkeypatch.setattr("strombus.data.kept.CACHE_BYTES", 400)
     sizes = [3, 4, 2, 40, 1, 6, 9, 8, 5, 3, 7, 1]
     starts = np.cumsum([0, *sizes])
     objects = [rows(start, size) for start, size in zip(starts, sizes, strict=False)]
