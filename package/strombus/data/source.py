@@ -73,10 +73,15 @@ class Source(ABC):
     def release(self) -> None:
         """Drop what was kept in memory for further reads."""
 
-    def release_part(self) -> None:
-        """Drop it at the end of a pass, unless it is all of the data, which the next pass has in memory then."""
-        if self.rows * self.layout.row_bytes > kept.CACHE_BYTES:
+    def release_part(self) -> bool:
+        """Drop it at the end of a pass, unless it is all of the data, which the next pass has in memory then.
+
+        Say whether it was dropped.
+        """
+        much = self.rows * self.layout.row_bytes > kept.CACHE_BYTES
+        if much:
             self.release()
+        return much
 
     def order(self, *, seed: int, epoch: int, shuffle: bool = True, keep_parts: bool = False) -> tuple[Window, ...]:
         """Return in which order an epoch takes the rows; see `strombus.data.epoch_order`."""

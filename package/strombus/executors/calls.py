@@ -26,6 +26,7 @@ __all__ = [
     "dump",
     "keep_freed_memory",
     "load",
+    "return_freed_memory",
     "run_task",
     "set_torch_threads",
     "torch_guard",
@@ -212,6 +213,14 @@ def keep_freed_memory() -> None:
         if mallopt is not None:
             mallopt(_M_TRIM_THRESHOLD, 64 << 20)
             mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+
+
+def return_freed_memory() -> None:
+    """Have glibc give back all pages that are free, those between used ones too."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
 
 
 def trains(task: T) -> T:

@@ -13,12 +13,13 @@ import numpy as np
 
 from strombus.data import Source, Window, cut_order, endless_order, read_batches, stretches
 from strombus.errors import DataError
+from strombus.executors.calls import return_freed_memory
 from strombus.networks import Network, Replica
 from strombus.partitioning import EqualRepartitioner, Repartitioner, batch_sizes, ranges_of
 from strombus.types import Cursor, DataSet, EpochLength, MultiDataSet, NetworkState, Partition
 from strombus.types.cursor import Span
 
-__all__ = ["Feed", "Workbench"]
+__all__ = ["Feed", "Workbench", "let_go"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,12 @@ class Feed:
         )
 
 
+def let_go(source: Source) -> None:
+    """Give back what a pass over more data than is kept has left in memory: Dask pauses workers that hold too much."""
+    if source.release_part():
+        return_freed_memory()
+
+
 class _Stream:
     """An open reader and where it stands."""
 
@@ -154,7 +161,7 @@ class _Stream:
 
     def close(self) -> None:
         self._reader.close()
-        self._source.release_part()
+        let_go(self._source)
 
 
 class Workbench:

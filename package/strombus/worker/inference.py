@@ -15,6 +15,7 @@ from strombus.errors import DataError
 from strombus.networks import Network, Replica
 from strombus.networks.flat import to_numpy
 from strombus.types import DataSet, MultiDataSet, Partition
+from strombus.worker.bench import let_go
 from strombus.worker.items import Item, group_by_form, read_object, windows
 from strombus.worker.models import Models
 from strombus.worker.passes import Passes
@@ -139,6 +140,7 @@ class InferenceWork:
                 yield from slabs
         finally:
             self.source.release()  # a process keeps the work of several calls, but nobody reads these blocks again
+            let_go(self.source)
 
     def windows(self, objects: Iterable[Any]) -> Iterator[list[Item]]:
         """Yield the objects of a partition, which may be a single one, as runs of items."""

@@ -16,6 +16,7 @@ from strombus.networks.finiteness import count_nonfinite
 from strombus.networks.flat import to_numpy
 from strombus.partitioning import batch_sizes
 from strombus.types import DataSet, MultiDataSet
+from strombus.worker.bench import let_go
 from strombus.worker.passes import Passes
 
 __all__ = [
@@ -51,7 +52,7 @@ class ScoringWork:
             ) as batches:
                 yield from batches
         finally:
-            self.source.release_part()
+            let_go(self.source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from strombus.networks import StepResult
 from strombus.stats import Ear, Recorder
 from strombus.transport import Transport
 from strombus.types import Cursor, DataSet, Event, MultiDataSet, NetworkState, Partition
+from strombus.worker.bench import let_go
 from strombus.worker.carrying import Carried
 from strombus.worker.guarding import Guard, Place
 from strombus.worker.hooks import call_hooks
@@ -284,7 +285,7 @@ class _Training:
         with ExitStack() as stack:
             if self.cell is None:
                 assert self.work.feed.source is not None
-                stack.callback(self.work.feed.source.release_part)
+                stack.callback(let_go, self.work.feed.source)
                 reader = self.work.feed.open(epoch, part, 0)
                 stack.callback(reader.close)
                 batches = iter(reader)
