@@ -178,7 +178,12 @@ class Trainer(Scoring):
                 keeper = Keeper(run, checkpoint or CheckpointConfig(), settings, accept_changes)
                 watchers.append(JsonLinesLogger())
             parts = self.network, master, self.executor, watchers, self._validation_figures
-            more = {"trainer": self, "keeper": keeper, "carried": self._carried, "steps": steps_per_epoch}
+            more: dict[str, Any] = {
+                "trainer": self,
+                "keeper": keeper,
+                "carried": self._carried,
+                "steps": steps_per_epoch,
+            }
             fit = Fit(*parts, readable=self._readable, **more)
             self._carried = None  # a fit that fails leaves nothing behind
             if master.validates:
@@ -202,6 +207,7 @@ class Trainer(Scoring):
         name: str | None = None,
         storage_path: str | os.PathLike[str] | None = None,
         checkpoint: CheckpointConfig | None = None,
+        steps_per_epoch: int | None = None,
     ) -> Explanation:
         """Return what `fit` with these arguments is going to do: who trains what, what is sent, what is written where.
 
@@ -209,8 +215,10 @@ class Trainer(Scoring):
         Bag or an RDD. Its text is for ``print``; a notebook shows it as a table.
         """
         master = self._master_to_fit(epochs)
+        check_steps_per_epoch(steps_per_epoch)
         what = self.network, master, self.executor, data, epochs, validation
-        return explain_fit(*what, name=name, storage_path=storage_path, checkpoint=checkpoint)
+        kept: dict[str, Any] = {"name": name, "storage_path": storage_path, "checkpoint": checkpoint}
+        return explain_fit(*what, **kept, steps_per_epoch=steps_per_epoch)
 
     def _readable(self, source: Any, executor: Executor, **options: Any) -> AbstractContextManager[Source]:
         return readable_source(source, executor, **options)

@@ -179,6 +179,16 @@ def test_an_iterator_without_end_is_taken_as_far_as_it_is_needed(local_executors
         fit(local_executors[1], averaging(), used)
 
 
+@pytest.mark.parametrize("data", [make_batches, data_of()], ids=["stream", "arrays"])
+def test_what_is_going_to_happen_and_a_trial_of_it(local_executors, data):
+    with sb.Trainer(make_network(), averaging(), backend=local_executors[1]) as trainer:
+        plan = trainer.explain(data, 3, steps_per_epoch=STEPS)
+        assert [(one.examples, one.minibatches) for one in plan.workers] == [(STEPS * BATCH, STEPS)] * WORKERS
+        assert ("made by the workers" in str(plan)) == (data is make_batches)
+        result = trainer.fit(data, 3, progress=False, steps_per_epoch=STEPS, fast_dev_run=True)
+        assert result.minibatches >= 2 * WORKERS
+
+
 # -- going on ---------------------------------------------------------------------------------------
 
 

@@ -13,11 +13,12 @@ from strombus.data.native import NativeCollection, count_cell, count_objects, op
 from strombus.data.opening import open_dataset
 from strombus.data.order import Window, cut_order, endless_order, epoch_order, stretches, window_rows
 from strombus.data.reader import BatchReader, read_batches
+from strombus.data.reels import Reel, StreamSource, look_at, read_stream
 from strombus.data.results import Piece, PieceWriter
 from strombus.data.rows import Column, Rows, as_rows, load_cell, rebatch
 from strombus.data.source import ArraySource, Source
 from strombus.data.sources import open_source
-from strombus.data.streams import LocalStream, Reel, Stream, StreamSource, look_at, read_stream, stream
+from strombus.data.streams import LocalStream, Stream, stream
 from strombus.data.validation import ValidationReport
 from strombus.data.zarr_source import ZarrSource
 from strombus.normalizers import (

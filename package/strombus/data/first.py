@@ -8,7 +8,7 @@ from typing import Any
 
 from strombus.data.native import Cut, NativeCollection, count_rows
 from strombus.data.source import Source
-from strombus.data.sources import LocalStream
+from strombus.data.streams import LocalStream
 from strombus.types import Block, Columns, NativePartition
 
 __all__ = ["FirstRows", "first_of"]

@@ -7,7 +7,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from strombus.data.order import CHOICE, PLACES, Window, generator
@@ -107,6 +107,7 @@ class MixedSource(Source):
         self._last: dict[int, tuple[Block, Columns]] = {}
         self._listed: list[tuple[Block, ...]] = []
         self._firsts: list[int] = []
+        self._row: dict[Block, Block] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
@@ -117,8 +118,8 @@ class MixedSource(Source):
 
     @property
     def mark(self) -> str:
-        """Counts and seed."""
-        return f"mixed {self.counts} {self.seed}"
+        """Counts, seed and what is mixed."""
+        return f"mixed {self.counts} {self.seed} {[(source.part_rows, source.mark) for source in self.sources]}"
 
     def order(self, *, seed: int, epoch: int, shuffle: bool = True, keep_parts: bool = False) -> tuple[Window, ...]:
         """Return an epoch's windows, each with its share of every source.
@@ -152,15 +153,18 @@ class MixedSource(Source):
         return next(_cut(ring * rounds, [start, start + count]))
 
     def blocks(self) -> tuple[Block, ...]:
-        """Return the rows of the first epoch; a block's part counts the parts of all sources."""
-        order = self.order(seed=0, epoch=0)
-        return tuple(block for window in order for block in window.blocks)
+        """Return the rows of the first epoch, as one part."""
+        if not self._row:
+            real = [block for window in self.order(seed=0, epoch=0) for block in window.blocks]
+            starts = accumulate((block.rows for block in real), initial=0)
+            self._row = {Block(0, at, at + block.rows): block for at, block in zip(starts, real, strict=False)}
+        return tuple(self._row)
 
     def _blocks(self) -> list[tuple[Block, ...]]:
-        """Return each source's blocks, their parts numbered over all sources."""
+        """Return each source's blocks, their parts numbered over all sources, from 1 on."""
         with self._lock:
             for source in self.sources[len(self._listed) :]:
-                first = self._firsts[-1] + _parts(self._listed[-1], self._firsts[-1]) if self._listed else 0
+                first = self._firsts[-1] + _parts(self._listed[-1], self._firsts[-1]) if self._listed else 1
                 listed = tuple(Block(first + block.part, block.start, block.stop) for block in source.blocks())
                 self._firsts.append(first)
                 self._listed.append(listed)
@@ -169,6 +173,9 @@ class MixedSource(Source):
     def read(self, block: Block) -> Columns:
         """Return rows of one block of one source; see `Source.read`."""
         listed = self._blocks()
+        if not block.part:
+            self.blocks()
+            block = self._row[block]
         number = bisect_right(self._firsts, block.part) - 1
         places = listed[number]
         whole = places[bisect_right(places, (block.part, block.start), key=lambda one: (one.part, one.start)) - 1]

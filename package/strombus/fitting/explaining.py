@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from strombus.callbacks.tables import fact_table
-from strombus.data import ArraySource, LocalStream, NativeCollection, Source, open_source
+from strombus.data import ArraySource, LocalStream, NativeCollection, Source, Stream, open_source
 from strombus.errors import hide_credentials
 from strombus.executors.base import Executor
 from strombus.fitting.display import counted, describe_capacity, describe_master, describe_network
@@ -103,13 +103,16 @@ def explain_fit(
     name: str | None = None,
     storage_path: str | os.PathLike[str] | None = None,
     checkpoint: CheckpointConfig | None = None,
+    steps_per_epoch: int | None = None,
 ) -> Explanation:
     """Return what a fit with these arguments is going to do; see `strombus.Trainer.explain`."""
     capacity = executor.capacity()
     count = master.count_workers(capacity) or 1
     source = open_source(data)
     rows = _rows(source, executor)
-    plan = _plan(network, master, executor, source, rows, count)
+    each = 0 if steps_per_epoch is None else steps_per_epoch * master.batch_size_per_worker
+    stepped = [Partition(rank, 0, each) for rank in range(count)] if each else None
+    plan = stepped or _plan(network, master, executor, source, rows, count)
     workers = tuple(
         WorkerPlan(part.rank, part.rows, len(batch_sizes(part.rows, master.batch_size_per_worker, master.last_batch)))
         for part in plan
@@ -124,7 +127,7 @@ def explain_fit(
         ("network", describe_network(network)),
         ("master", describe_master(master)),
         ("backend", f"{executor.name}: {describe_capacity(capacity)}{_links(executor)}"),
-        ("data", f"{_counted_rows(rows)}, {_where(source, master, run)}"),
+        ("data", f"{_counted_rows(rows)}, {_where(source, master, run, bool(each))}"),
         ("workers", "\n".join(_listed(workers, count, capacity, master))),
         ("epochs", f"{epochs:,}, from number {network.epoch + 1} on{_rounds(rounds, master)}"),
         *([] if traffic is None else [("sent", str(traffic))]),
@@ -191,8 +194,10 @@ def _links(executor: Executor) -> str:
     return "".join(f"\n{text}: {address}" for text, address in executor.links().items())
 
 
-def _where(source: Opened, master: TrainingMaster, run: str | None) -> str:
+def _where(source: Opened, master: TrainingMaster, run: str | None, stepped: bool) -> str:
     direct = master.rdd_training_approach == "Direct"
+    if isinstance(source, Stream) and stepped:
+        return "made by the workers, as far as they are needed"
     if isinstance(source, ArraySource):
         size = describe_bytes(source.rows * source.layout.row_bytes)
         return f"sent along with the fit from this program's memory ({size})"

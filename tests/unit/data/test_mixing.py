@@ -138,6 +138,15 @@ def test_masks_and_transforms_of_some():
         sb.data.mix([with_one, (plain, labels)], [1, 1])
 
 
+def test_a_mix_of_a_mix_has_the_rows_of_its_first_epoch():
+    inner = sb.data.mix(numbered([[10], [40]]), [1, 1], seed=2)
+    outer = sb.data.mix([inner, Numbered([20], 2 * FAR)], [1, 1])
+    found = [row for epoch in range(2) for row in read(outer, epoch) if row < 2 * FAR]
+    assert outer.counts == (20, 20)
+    assert Counter(found) == dict.fromkeys(read(inner, 0), 2)
+    assert sum(block.rows for block in outer.blocks()) == outer.rows == sum(outer.part_rows)
+
+
 def test_a_mix_is_exported_row_by_row_and_scored(tmp_path):
     source = sb.data.mix(numbered([[12], [30]]), [0.3, 0.7], seed=1)
     sb.data.export(source, tmp_path / "mixed.zarr", backend="local", progress=False)
