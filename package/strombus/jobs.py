@@ -143,6 +143,8 @@ class Job(_Options):
     backend : str
         ``local``, ``dask``, ``spark``, ``auto`` or a scheduler's address.
     epochs : int
+    steps_per_epoch : int, optional
+        Minibatches of each worker after which an epoch ends; by default it is all of the data.
     output : str, optional
         Where the trained network is saved; that of a network from DL4J may be a ``.zip``, which a JVM restores.
     name, storage_path : str, optional
@@ -159,6 +161,7 @@ class Job(_Options):
     master: dict[str, Any] | str = Field(default_factory=dict)
     backend: str = "auto"
     epochs: int = Field(default=1, ge=1)
+    steps_per_epoch: int | None = Field(default=None, ge=1)
     output: str | None = None
     name: str | None = None
     storage_path: str | None = None
@@ -166,9 +169,10 @@ class Job(_Options):
     metrics: list[str | dict[str, Any]] | None = None
 
     def run_options(self) -> dict[str, Any]:
-        """Return what `Trainer.fit` is told of a run directory."""
+        """Return what `Trainer.fit` is told of a run directory, and of the length of epochs."""
         checkpoint = None if self.checkpoint is None else CheckpointConfig(**self.checkpoint)
-        return {"name": self.name, "storage_path": self.storage_path, "checkpoint": checkpoint}
+        named = {"name": self.name, "storage_path": self.storage_path, "checkpoint": checkpoint}
+        return {**named, "steps_per_epoch": self.steps_per_epoch}
 
     def make_network(self) -> Network:
         """Build the network; ConfigurationError names the import path that fails."""
