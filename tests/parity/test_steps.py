@@ -267,6 +267,13 @@ def other_widths():
     yield np.zeros((3, 2)), np.zeros(3, int)
 
 
+class Ragged(Rows):
+    """Examples of other widths."""
+
+    def __iter__(self):
+        return ((np.zeros(6 - number % 2), 0) for number in range(9))
+
+
 def later_masks():
     features, labels = data_of(5)
     yield features, labels
@@ -292,6 +299,8 @@ def test_what_cannot_be_trained_in_steps(local_executors, tmp_path):
         fit(one, averaging(), lambda: 3)
     with pytest.raises((DataError, TaskError), match="that at row 5 is"):
         fit(one, averaging(), other_widths)
+    with pytest.raises((DataError, TaskError), match="must agree in shape"):
+        fit(one, averaging(), Ragged())
     with pytest.raises((DataError, TaskError), match="at row 5 has a mask"):
         fit(one, averaging(), later_masks)
     with pytest.raises((DataError, TaskError), match="without any rows after 5 rows"):

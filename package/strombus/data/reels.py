@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from strombus.data.reader import BatchReader
@@ -25,6 +26,8 @@ _log = logging.getLogger(__name__)
 _TELLING = threading.Lock()  # torch has one place for who a worker is in a process
 _LONG = 1000
 """Rows that are passed over without a word."""
+_AT_ONCE = 256
+"""Single examples that are passed over at once."""
 
 
 class _Told:
@@ -73,7 +76,7 @@ def look_at(stream: Stream, workers: int) -> tuple[Layout, bool] | None:
     if item is None:
         return None
     sharded = told.asked if told is not None else bool(stream.sharded)
-    return Layout.of(stream.rows_of(item)), sharded
+    return Layout.of(stream.rows_of([item])), sharded
 
 
 class StreamSource(Source):
@@ -127,9 +130,9 @@ class Reel:
 
     def __init__(self, source: StreamSource, rank: int, workers: int, seed: int) -> None:
         self._source, self._rank, self._workers = source, rank, workers
-        made = source.stream
-        tells = made.dataset and source.sharded
-        self._told = _Told(made.make, rank, workers, seed + rank) if tells else None
+        self._single = source.stream.dataset
+        tells = self._single and source.sharded
+        self._told = _Told(source.stream.make, rank, workers, seed + rank) if tells else None
         self._begin()
 
     def _begin(self) -> None:
@@ -150,10 +153,15 @@ class Reel:
             self._begin()
         if start - self._position > _LONG and not self._position:
             _log.warning(
-                "worker %d passes over the first %d rows of the stream, which were trained before", self._rank, start
+                "worker %d passes over the first %d rows of the stream: others have them, or they were trained before",
+                self._rank,
+                start,
             )
         while self._position < start:
-            self._next(start - self._position)
+            if self._single and self._rows is None:
+                self._position += len(self._items_ahead(min(start - self._position, _AT_ONCE)))
+            else:
+                self._next(start - self._position)
         found: list[Columns] = []
         while count:
             rows = self._next(count)
@@ -164,8 +172,8 @@ class Reel:
     def _next(self, most: int) -> Rows:
         """Return the next rows, at least one and at most so many."""
         while self._rows is None:
-            item = self._item()
-            self._rows, self._used = (item if item.examples else None), 0
+            rows = self._checked(self._items_ahead(most))
+            self._rows, self._used = (rows if rows.examples else None), 0
         taken = self._rows[self._used : self._used + most]
         self._used += taken.examples
         self._position += taken.examples
@@ -173,20 +181,21 @@ class Reel:
             self._rows = None  # the next one may be asked for much later
         return taken
 
-    def _item(self) -> Rows:
+    def _items_ahead(self, most: int) -> list[Any]:
+        """Return the next item, or items that are single examples, at most so many."""
         with _telling(self._told):
             self._items = self._source.stream.open(self._rank, self._workers) if self._items is None else self._items
-            item = next(self._items, None)
-        if item is not None:
-            return self._checked(self._source.stream.rows_of(item))
+            found = list(islice(self._items, most if self._single else 1))
+        if found:
+            return found
         if self._position == self._since:
             raise DataError(f"the stream of worker {self._rank} ended without any rows after {self._position} rows")
         _log.info("worker %d: the stream is exhausted after %d rows, and begins again", self._rank, self._position)
         self._items, self._since = None, self._position
-        return self._item()
+        return self._items_ahead(most)
 
-    def _checked(self, rows: Rows) -> Rows:
-        layout = self._source.layout
+    def _checked(self, items: list[Any]) -> Rows:
+        rows, layout = self._source.stream.rows_of(items), self._source.layout
         found = layout.merge(Layout.of(rows), ("the first item of the stream", f"that at row {self._position}"))
         if found.columns.keys() != layout.columns.keys():
             raise DataError(

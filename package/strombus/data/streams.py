@@ -131,9 +131,14 @@ class Stream(LocalStream):
         except TypeError as error:
             raise DataError(f"the stream's function must return an iterator, got {kind_of(made)}") from error
 
-    def rows_of(self, item: Any) -> Rows:
-        """Return an item's rows."""
-        return _stacked([item]) if self.dataset else as_rows(item)
+    def rows_of(self, items: list[Any]) -> Rows:
+        """Return the rows of an item, or of several that are single examples."""
+        if not self.dataset:
+            return as_rows(items[0])
+        try:
+            return _stacked(items)
+        except ValueError as error:
+            raise DataError(f"the examples of a stream must agree in shape and number of values: {error}") from error
 
     def head(self, rows: int) -> LocalStream:
         """Return the whole, which workers take as much of as they need."""
