@@ -336,9 +336,8 @@ class DaskExecutor(Executor):
             warn_of_open_channel(self.client.scheduler.address)
         future = None if shared is None else _future_of(shared)
         described = [self._describe(payload, rank, "payload") for rank, payload in enumerate(payloads)]
-        terms = Terms(timeout, attempt, survive, self._given_up)
-        copy = copier(self.client, shared, self._direct)
-        return run_gang(self.client, body, described, future, terms, on_event, control, copy)
+        terms = Terms(timeout, attempt, survive, self._given_up, copier(self.client, shared, self._direct))
+        return run_gang(self.client, body, described, future, terms, on_event, control)
 
     def check(self) -> None:
         """Make sure that every worker can import Strombus; warn where versions differ from the driver's."""

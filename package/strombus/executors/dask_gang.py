@@ -49,12 +49,15 @@ class Terms:
     given_up : dict of str to float
         Workers on which a member was given up that said nothing, and until when no other is put there: by then a
         member that hangs has been left behind, and the scheduler tells which workers are silent. This gang's are added.
+    copy : callable
+        Puts a copy of what is shared on a worker that cannot fetch it from another one.
     """
 
     timeout: float
     attempt: int
     survive: bool
     given_up: dict[str, float]
+    copy: Callable[[str], Future]
 
 
 def alive_workers(client: Client, among: Sequence[str] | None = None, *, running: bool = False) -> dict[str, int]:
@@ -115,12 +118,8 @@ def run_gang(
     terms: Terms,
     on_event: Callable[[int, Event], None] | None,
     control: Control | None,
-    copy: Callable[[str], Future],
 ) -> list[Any]:
-    """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition.
-
-    `copy` puts a copy of what is shared on a worker that cannot fetch it from another one.
-    """
+    """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition."""
     call = dump(body, "body")
     without = still_given_up(terms.given_up) | silent_workers(client)
     workers = [worker for worker in alive_workers(client, running=True) if worker not in without]
@@ -132,7 +131,7 @@ def run_gang(
     with leased_workers(client, workers, len(payloads), terms.timeout) as chosen:
         board = Board(len(payloads), new_run_id(), terms.attempt, terms.timeout, terms.survive)
         with BoardPump(board, lambda: QueueBoardChannel(client, board.run_id), idle=IDLE):
-            inputs = inputs_of(client, shared, chosen, copy)
+            inputs = inputs_of(client, shared, chosen, terms.copy)
             futures = [
                 client.submit(
                     run_gang_member,
