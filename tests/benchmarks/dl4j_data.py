@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,38 +52,62 @@ def pin(_shared: object, cores: set[int]) -> None:
         os.sched_setaffinity(int(thread), cores)
 
 
+def cpu_seconds(_shared: object, _part: int) -> float:
+    """Return what this process has computed so far; a task."""
+    return time.process_time()
+
+
 class Clock:
-    """MB/s of a piece of work, and the cores that this process was busy with meanwhile."""
+    """MB/s of a piece of work, and the CPU time that it took."""
 
     def __init__(self, megabytes: float) -> None:
         self.megabytes = megabytes
-        self.busy: dict[str, list[float]] = {}
+        self.spent: dict[str, list[tuple[float, float]]] = {}
 
     def rate(
-        self, work: Callable[[], object], target: Path | None = None, cores: set[int] | None = None, name: str = ""
+        self,
+        name: str,
+        work: Callable[[], object],
+        target: Path | None = None,
+        cores: Iterable[int] | None = None,
+        workers: LocalExecutor | None = None,
     ) -> Callable[[], float]:
         """Return a function that works once, on some `cores`, and returns MB/s.
 
-        What is at `target` is removed before, off the clock.
+        What is at `target` is removed before, off the clock. CPU time is that of this process and of the busiest of
+        the `workers`, which have to wait for one another.
         """
 
         def run() -> float:
             if target is not None:
                 shutil.rmtree(target, ignore_errors=True)
             allowed = os.sched_getaffinity(0)
-            pin(None, cores or allowed)
-            started, used = time.perf_counter(), time.process_time()
+            pin(None, set(cores or allowed))
+            before = self._cpu(workers)
+            started = time.perf_counter()
             work()
-            seconds, used = time.perf_counter() - started, time.process_time() - used
+            seconds = time.perf_counter() - started
+            mine, *theirs = (after - was for after, was in zip(self._cpu(workers), before, strict=True))
             pin(None, allowed)
-            self.busy.setdefault(name, []).append(used / seconds)
+            self.spent.setdefault(name, []).append((seconds, mine + max(theirs, default=0.0)))
             return self.megabytes / seconds
 
         return run
 
-    def print_busy(self, name: str) -> None:
-        """Print how many cores the work of that name kept busy."""
-        print(f"  cores that {name} kept busy: {statistics.median(self.busy.pop(name)):.2f}", flush=True)
+    def _cpu(self, workers: LocalExecutor | None) -> list[float]:
+        theirs = [] if workers is None else workers.map(cpu_seconds, range(workers.capacity().slots or 0))
+        return [time.process_time(), *theirs]
+
+    def print_cpu(self, ours: str, peer: str) -> None:
+        """Print the ratio by CPU time, which other programs hardly change, and how many cores were busy."""
+        mine, theirs = self.spent.pop(ours), self.spent.pop(peer)
+        ratios = [b[1] / a[1] for a, b in zip(mine, theirs, strict=True)]
+        busy = [statistics.median(used / seconds for seconds, used in one) for one in (mine, theirs)]
+        middle, spread = statistics.median(ratios), f"{min(ratios):.2f}-{max(ratios):.2f}"
+        print(
+            f"  by CPU time {middle:.2f}x ({spread}); cores busy: {ours} {busy[0]:.2f}, {peer} {busy[1]:.2f}",
+            flush=True,
+        )
 
 
 def parse(files: list[Path]) -> None:
@@ -119,8 +143,9 @@ def main(megabytes: int = 256, runs: int = 5) -> None:
         clock = Clock((features.nbytes + labels.nbytes) / 1e6)
         files, raw = (sorted((folder / "in").glob(pattern)) for pattern in ("*.bin", "*.raw"))
 
-        found = paired(runs, clock.rate(lambda: parse(files)), clock.rate(lambda: swap(raw)))
+        found = paired(runs, clock.rate("parse", lambda: parse(files)), clock.rate("swap", lambda: swap(raw)))
         print_ratio("DataSet files of 1.6 MB: numpy.fromfile and byteswap", *found, "MB/s", ">= 0.8")
+        clock.print_cpu("parse", "swap")
 
         def convert(executor: LocalExecutor, target: str) -> None:
             import_dl4j(files, folder / target, executor=executor, progress=False)
@@ -136,19 +161,15 @@ def main(megabytes: int = 256, runs: int = 5) -> None:
             write_directly(arrays, manifest.parts, chunks, str(folder / "direct"))
 
         for used in (cores, cores[:1]):
-            ours = clock.rate(lambda: convert(one, "one"), folder / "one", set(used), "the import")
-            theirs = clock.rate(direct, folder / "direct", set(used), "Zarr alone")
-            found = paired(runs, ours, theirs)
+            ours = clock.rate("import", lambda: convert(one, "one"), folder / "one", used)
+            found = paired(runs, ours, clock.rate("Zarr", direct, folder / "direct", used))
             where = f"{len(used)} core{'s' if len(used) > 1 else ''}"
             print_ratio(f"import-dl4j, one process, {where}: Zarr directly", *found, "MB/s", ">= 0.8")
-            for worker in ("the import", "Zarr alone"):
-                clock.print_busy(worker)
-        found = paired(
-            runs,
-            clock.rate(lambda: convert(two, "two"), folder / "two"),
-            clock.rate(lambda: convert(one, "one"), folder / "one", {cores[0]}),
-        )
+            clock.print_cpu("import", "Zarr")
+        ours = clock.rate("two", lambda: convert(two, "two"), folder / "two", workers=two)
+        found = paired(runs, ours, clock.rate("one", lambda: convert(one, "one"), folder / "one", cores[:1]))
         print_ratio("import-dl4j, two processes: one process, one core each", *found, "MB/s", ">= 1.7")
+        clock.print_cpu("two", "one")
 
 
 if __name__ == "__main__":

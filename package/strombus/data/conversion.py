@@ -268,8 +268,9 @@ class _Filling:
         if self._rows:
             found = {name: array[: self._rows] for name, array in self._columns.items()}
             self._writer.add(from_columns(self._kind, found), copy=False)
-        # a full part is written by now: memory that is used again costs no page faults
-        self._spare, self._columns, self._rows = self._columns, {}, 0
+        # memory that is used again costs no page faults; a full part is written by now
+        self._spare = {} if self._writer.waiting else self._columns
+        self._columns, self._rows = {}, 0
 
 
 def _note(uri: str, load: Load) -> str:

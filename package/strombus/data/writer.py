@@ -126,6 +126,11 @@ class PartWriter:
             if self._rows == self._sizes.part:
                 self._flush()
 
+    @property
+    def waiting(self) -> int:
+        """Rows that are kept for the next part; they may be views of what was added."""
+        return self._rows
+
     def part_rows(self, layout: Layout) -> int:
         """Return the rows of a part of such objects."""
         return _Sizes.of(layout, self.batch_size).part
