@@ -52,12 +52,18 @@ class _Commands(_Group):
             return super().invoke(ctx)
         except (errors.StrombusError, KeyboardInterrupt) as error:
             if ctx.meta.get(VERBOSE):
-                click.echo("".join(traceback.format_exception(error)) + getattr(error, "traceback", ""), err=True)
+                click.echo("".join(traceback.format_exception(error)) + _worker_trace(error), err=True)
             message = " ".join(str(error).split())
             if isinstance(error, KeyboardInterrupt):
                 message = "interrupted" + "".join(f": {note}" for note in getattr(error, "__notes__", ()))
             click.echo(f"Error: {message}", err=True)
             sys.exit(_exit_code(error))
+
+
+def _worker_trace(error: BaseException) -> str:
+    """Return a worker's traceback, also of a failure that was said again in other words."""
+    found: str = getattr(error, "traceback", "") or getattr(error.__cause__, "traceback", "")
+    return found
 
 
 def _exit_code(error: BaseException) -> int:

@@ -201,18 +201,29 @@ class Job(_Options):
         if self._writes_zip() and network.dl4j is None:
             raise ConfigurationError(
                 f"output: {self.output} would be a model zip of DL4J's, and only a network that came from DL4J can be "
-                f"written as one; name another file, such as {Path(str(self.output)).with_suffix('.safetensors')}"
+                f"written as one; name another file, such as {str(self.output)[:-4]}.safetensors"
             )
 
     def _writes_zip(self) -> bool:
         return self.output is not None and self.output.lower().endswith(".zip")
 
     def save(self, network: Network) -> None:
-        """Write the trained network to the output; a zip without the state of an optimizer that is not DL4J's."""
-        if self._writes_zip():
-            save_dl4j(network, str(self.output), updater=self.network.optimizer is None)
-        else:
+        """Write the trained network to the output; a zip without the state of an optimizer that is not DL4J's.
+
+        Raises
+        ------
+        ConfigurationError
+            When DL4J has no way to write it, such as its normalizer; says which network file has been written instead.
+        """
+        if not self._writes_zip():
             network.save(str(self.output))
+            return
+        try:
+            save_dl4j(network, str(self.output), updater=self.network.optimizer is None)
+        except ConfigurationError as error:
+            kept = f"{str(self.output)[:-4]}.safetensors"
+            network.save(kept)
+            raise ConfigurationError(f"output: {error}; the trained network is in {kept}") from error
 
     def load_trained(self, path: str) -> Network:
         """Return the network with the values in a file of `save`, or in a model zip of DL4J's, to predict and score."""

@@ -257,6 +257,11 @@ def test_the_command_prints_the_inventory_and_names_a_bad_file(tmp_path):
     result = CliRunner().invoke(main, ["data", "import-dl4j", str(tmp_path / "in"), str(tmp_path / "e.zarr")])
     assert result.exit_code == 6
     assert "dataset_0.bin, byte 0" in result.stderr
+    (tmp_path / "in/dataset_0.bin").unlink()
+    arguments = ["--verbose", "data", "import-dl4j", str(tmp_path / "in"), str(tmp_path / "e.zarr")]
+    result = CliRunner().invoke(main, arguments)
+    assert "in convert_load" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {tmp_path}/in/dataset_0_5.bin, byte ")
 
 
 def test_each_kind_of_damage_to_a_directory_is_found_and_set_aside(tmp_path, monkeypatch, local_executors):

@@ -72,7 +72,10 @@ def test_a_master_in_a_file_of_its_own(tmp_path):
         assert read == getattr(sb.SharedTrainingMaster, f"from_{kind}")((golden / f"shared_default.{kind}").read_text())
     file = tmp_path / "master.json"
     for text, message in (
-        ('{"type": "shared_training", "averagingFrequency": 3}', "averagingFrequency are of a ParameterAveraging"),
+        (
+            '{"type": "shared_training", "averagingFrequency": 3}',
+            "ParameterAveragingTrainingMaster has averagingFrequency, ",
+        ),
         ("[1]", r"master\.json must hold a mapping of options, got \[1\]"),
         ("{", "master.json cannot be read as JSON or YAML"),
     ):

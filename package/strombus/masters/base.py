@@ -311,7 +311,7 @@ class TrainingMaster(BaseModel, ABC):
                 raise
             kind, names = told[0].__name__, ", ".join(told[1])
             raise ConfigurationError(
-                f"{names} are of a {kind}, not of a {cls.__name__}; read it as a {kind}"
+                f"{kind} has {names}, {cls.__name__} has not: read it as a {kind}, or leave that out; {error}"
             ) from error
 
     def to_json(self) -> str:

@@ -60,8 +60,10 @@ def test_the_file_of_the_other_master_is_named(name, wrong, property_):
         pytest.raises(ConfigurationError) as caught,
     ):
         wrong.from_json(read(name))
-    assert property_ in str(caught.value)
-    assert str(caught.value).endswith(f" are of a {right}, not of a {wrong.__name__}; read it as a {right}")
+    head = str(caught.value).partition("; ")[0]
+    assert head.startswith(f"{right} has ")
+    assert property_ in head
+    assert head.endswith(f", {wrong.__name__} has not: read it as a {right}, or leave that out")
 
 
 # Another value for each property that acts.
