@@ -71,7 +71,7 @@ class DaskCollection(NativeCollection):
         ]
         client = getattr(executor, "client", None)
         if client is not None:
-            self._cells = client.compute(cells)
+            self._cells = client.compute(cells, **executor.placement.rules())
         else:
             self._cells = [dask.delayed(cell, traverse=False) for cell in dask.compute(*cells, scheduler="synchronous")]
         return [NativePartition(self.engine, handle, index) for index, handle in enumerate(self._cells)]

@@ -187,6 +187,13 @@ class Executor(ABC):
             A wait passed its deadline.
         """
 
+    def split(self, count: int) -> tuple[Executor, Executor | None]:
+        """Return executors on `count` of the slots and on the others, for two things at a time; neither is closed.
+
+        The second is None where there are no other slots, or the engine does not know.
+        """
+        return self, None
+
     def check(self) -> None:
         """Make sure that every worker can import Strombus; raise `ExecutorError` that says which cannot."""
 

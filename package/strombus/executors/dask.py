@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import socket
-import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from distributed import Client, Future
@@ -19,14 +19,9 @@ from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import Failure, dump
 from strombus.executors.dask_apart import copier
-from strombus.executors.dask_gang import (
-    Terms,
-    alive_workers,
-    run_gang,
-    silent_workers,
-    still_given_up,
-    warn_of_open_channel,
-)
+from strombus.executors.dask_gang import Terms, run_gang, warn_of_open_channel
+from strombus.executors.dask_placement import PATIENCE, Placement, leave_slot
+from strombus.executors.dask_shared import DaskShared, checked, future_of
 from strombus.executors.dask_tasks import by_value, merge_group, probe_versions, run_part, view_value
 from strombus.executors.values import Packed, as_tuple
 from strombus.types import Capacity, Event, NativePartition
@@ -38,82 +33,10 @@ R = TypeVar("R")
 
 AHEAD = 4
 """Parts in flight or waiting to be yielded, in multiples of the slots."""
-PATIENCE = 30.0
-"""Seconds to wait for a first worker."""
-LOOK = 5.0
-"""Seconds between two looks at which workers say nothing."""
+WATCH = 2.0
+"""Seconds between two looks at whether chosen workers are still there."""
 TRIES = 4
 """Times that lost data is made again before the job is given up."""
-
-
-class RemoteShared(Generic[T]):
-    """What a `DaskShared` is on a worker when it travels inside a part or payload."""
-
-    def __init__(self, future: Future) -> None:
-        self._future = future
-
-    def get(self) -> T:
-        """Return the value."""
-        value = self._future.result()
-        found: T = value.get() if isinstance(value, Packed) else _checked(value)
-        return found
-
-
-class DaskShared(Generic[T]):
-    """A value on the cluster: scattered, or the future result of a reduction.
-
-    Parameters
-    ----------
-    make : callable
-        Brings the value to the cluster; called again when the value was lost with its worker.
-    value : optional
-        One-element list with the driver's own copy, if it has one.
-    """
-
-    def __init__(self, executor: DaskExecutor, make: Callable[[], Future], value: list[T] | None = None) -> None:
-        self._executor = executor
-        self._make = make
-        self._value = value
-        self._freed = False
-        self._future: Future | None = make()
-
-    @property
-    def future(self) -> Future:
-        """The value's future, to pass to tasks."""
-        if self._freed or self._future is None:
-            raise ExecutorError("this shared value was freed; share it again")
-        return self._future
-
-    def renew(self) -> None:
-        """Make the value again, if the cluster has lost it, or if it was freed and one made from it was lost."""
-        if self._future is None or self._future.status in ("cancelled", "lost"):
-            self._future = self._make()
-
-    def get(self) -> T:
-        """Return the value: the driver's own, or that of the future; raises the task's error."""
-        self.future  # noqa: B018 - a freed value is an error here too
-        if self._value is not None:
-            return self._value[0]
-        found: T = _checked(self._executor.collect(lambda: self.future, [self]))
-        return found
-
-    def look(self, view: Callable[[T], R]) -> R:
-        """Return ``view(value)``, computed on the worker that holds the value."""
-        call = dump(view, "view")
-        make = self._executor.submitter(view_value, "look", call)
-        # Before the next round, which may wait for the same value: the driver looks while that one works.
-        found: R = _checked(self._executor.collect(lambda: make(self.future, priority=10), [self]))
-        return found
-
-    def free(self) -> None:
-        """Release the value; a second call does nothing.
-
-        How it was made is remembered as long as a value that was made from it: that one can be made again.
-        """
-        self._freed, self._future, self._value = True, None, None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteShared, (self.future,)
 
 
 class DaskExecutor(Executor):
@@ -131,30 +54,63 @@ class DaskExecutor(Executor):
         A synchronous client; it stays open and unchanged.
     owned : sequence
         What `close` closes, in order: for a cluster that was made for this executor.
+    workers : sequence of str or int, optional
+        Addresses or names of the workers to use; all by default. One that is started again has its name still.
+    resources : mapping of str to float, optional
+        Dask resources, such as ``{"GPU": 1}``: workers that have as much are used, and each task and member takes it.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is none of the workers asked for.
+
+    Within a task of the same cluster the task gives up its slot (``distributed.secede``) when the executor is made:
+    its worker is a slot like the others, and nothing waits for the one that waits.
     """
 
     name = "dask"
     survives = True
 
-    def __init__(self, client: Client, owned: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        client: Client,
+        owned: Sequence[Any] = (),
+        *,
+        workers: Sequence[str | int] | None = None,
+        resources: Mapping[str, float] | None = None,
+    ) -> None:
         if client.asynchronous:
             raise ConfigurationError(
                 "Strombus needs a synchronous Dask client, got one with asynchronous=True; "
                 "make another with Client(address) outside the event loop"
             )
+        if isinstance(workers, str) or (workers is not None and not workers):
+            raise ConfigurationError(f"workers must be a list of addresses or names of workers, got {workers!r}")
         self.client = client
         self._owned = list(owned)
-        self._given_up: dict[str, float] = {}
         self._turn = uuid.uuid4().int
         self._direct: bool | None = None
-        self._silent, self._looked = set[str](), 0.0
+        self.placement = Placement(
+            client, None if workers is None else frozenset(workers), dict(resources or {}), turn=self._turn
+        )
+        self.placement.check()
+        leave_slot(client)
 
     def capacity(self) -> Capacity:
         """Return the worker processes that take tasks now, but for those that say nothing or where a member hangs."""
-        self._looked = 0.0
-        workers = self._alive()
+        self.placement.refresh()
+        workers = self.placement.alive()
         hosts = {urlsplit(address).hostname or address for address in workers}
         return Capacity(len(workers), tuple(sorted(hosts)), max(1, min(workers.values(), default=1)))
+
+    def split(self, count: int) -> tuple[DaskExecutor, DaskExecutor | None]:
+        """Return executors on `count` of the workers and on the others; see `Executor.split`."""
+        if len(self.placement.there()) <= count:
+            return self, None
+        first, second = copy.copy(self), copy.copy(self)
+        for one, part in ((first, slice(None, count)), (second, slice(count, None))):
+            one._owned, one.placement = [], self.placement.portion(part)
+        return first, second
 
     def share(self, value: T) -> Shared[T]:
         """Put `value` on one worker; the others fetch it from there, each process once."""
@@ -163,64 +119,39 @@ class DaskExecutor(Executor):
 
     def scatter(self, values: list[Packed]) -> list[Future]:
         """Put packed values on workers, spread over them."""
-        workers = self._workers()
+        workers = self.placement.there()
         if self._direct is None:
             self._direct = all(_reachable(worker) for worker in workers[:2])
-        among = workers if self._left_out() else None  # the scheduler knows best who has come and gone since
+        among = self.placement.rules().get("workers")  # else the scheduler knows best who has come and gone since
         try:
             return list(self.client.scatter(values, workers=among, hash=False, direct=self._direct))
         except (TimeoutError, OSError) as error:
             raise ExecutorError(f"a shared value could not be brought to the Dask workers: {error}") from error
 
-    def _workers(self) -> list[str]:
-        """Return the workers' addresses; wait for the first, which may just be starting again."""
-        deadline = time.monotonic() + PATIENCE
-        while not (workers := list(self._alive())):
-            if time.monotonic() > deadline:
-                raise ExecutorError(
-                    f"the Dask cluster had no worker for {PATIENCE:g} s; start some, or wait for them with "
-                    "client.wait_for_workers(1)"
-                )
-            time.sleep(0.1)
-        return workers
-
-    def _alive(self) -> dict[str, int]:
-        """Return the threads of the workers that are there; now and then see which say nothing, and leave them out."""
-        if time.monotonic() - self._looked > LOOK:
-            self._silent, self._looked = silent_workers(self.client), time.monotonic()
-        found, without = alive_workers(self.client, running=True), self._left_out()
-        return {worker: threads for worker, threads in found.items() if worker not in without}
-
-    def _left_out(self) -> set[str]:
-        return self._silent | still_given_up(self._given_up)
-
     def submitter(self, function: Callable[..., Any], name: str, *fixed: Any) -> Callable[..., Future]:
         """Return a function that submits ``function(*fixed, *more)`` under a name that the dashboard shows."""
 
-        def submit(*more: Any, **placement: Any) -> Future:
-            key = f"strombus-{name}-{uuid.uuid4().hex}"
-            if self._left_out():  # the scheduler would put tasks on workers that hang, too
-                placement |= {"workers": self._workers(), "allow_other_workers": False}
-            return self.client.submit(function, *fixed, *more, key=key, pure=False, retries=2, **placement)
+        def submit(*more: Any, at: str | None = None, **options: Any) -> Future:
+            key, options = f"strombus-{name}-{uuid.uuid4().hex}", options | self.placement.rules(at)
+            return self.client.submit(function, *fixed, *more, key=key, pure=False, retries=2, **options)
 
         return submit
 
     def _start_parts(
-        self, task: Task, parts: Sequence[Any], shared: Shared[Any] | tuple[Shared[Any], ...] | None, workers: list[str]
+        self, task: Task, parts: Sequence[Any], shared: Shared[Any] | tuple[Shared[Any], ...] | None
     ) -> Callable[[int], Future]:
         """Return a function that submits part i: to worker i, where there are as many workers as parts."""
         name = getattr(task, "__name__", type(task).__name__)
         submit = self.submitter(run_part, name, dump(task, "task"))
         many, handles = isinstance(shared, tuple), as_tuple(shared)
-        pinned = len(parts) <= len(workers)
+        takes = {"resources": self.placement.resources} if self.placement.resources else {}
 
         def start(number: int) -> Future:
-            place: dict[str, Any] = {}
-            if pinned:
-                slot = getattr(parts[number], "rank", number) + self._turn
-                place = {"workers": [workers[slot % len(workers)]], "allow_other_workers": True}
+            workers, at = self.placement.latest, None
+            if len(parts) <= len(workers):
+                at = workers[(getattr(parts[number], "rank", number) + self._turn) % len(workers)]
             blob, native = self._describe(parts[number], number)
-            return submit(number, blob, native, many, *(_future_of(one) for one in handles), **place)
+            return submit(number, blob, native, many, *(future_of(one) for one in handles), at=at, **takes)
 
         return start
 
@@ -232,7 +163,9 @@ class DaskExecutor(Executor):
             raise ConfigurationError(
                 f"partition {part.index} is held by {part.engine}, which Dask cannot open; use backend={part.engine!r}"
             )
-        return None, part.handle if isinstance(part.handle, Future) else self.client.compute(part.handle)
+        if isinstance(part.handle, Future):
+            return None, part.handle
+        return None, self.client.compute(part.handle, **self.placement.rules())
 
     def map(
         self, task: Task, parts: Sequence[Any], shared: Shared[Any] | tuple[Shared[Any], ...] | None = None
@@ -240,19 +173,25 @@ class DaskExecutor(Executor):
         """Yield ``task(shared_value, part)`` for each part, in order, a bounded number ahead of the consumer."""
         if not len(parts):
             return
-        workers, handles = self._workers(), as_tuple(shared)
-        start, ahead = self._start_parts(task, parts, shared, workers), AHEAD * len(workers)
+        handles, ahead = as_tuple(shared), AHEAD * len(self.placement.there())
+        start, losses = self._start_parts(task, parts, shared), self.placement.losses
         running: dict[int, Future] = {}
         try:
             for number in range(len(parts)):
                 for later in range(number + len(running), min(len(parts), number + ahead)):
                     running[later] = start(later)
-                yield _checked(self.collect(partial(start, number), handles, running.pop(number)), number)
+                yield checked(self.collect(partial(start, number), handles, running.pop(number), losses), number)
         finally:
             if running:
                 self.client.cancel(list(running.values()))
 
-    def collect(self, start: Callable[[], Future], handles: Sequence[Any], future: Future | None = None) -> Any:
+    def collect(
+        self,
+        start: Callable[[], Future],
+        handles: Sequence[Any],
+        future: Future | None = None,
+        losses: int | None = None,
+    ) -> Any:
         """Return a task's result, or its failure; start it again when what it was given died with a worker.
 
         Parameters
@@ -261,12 +200,15 @@ class DaskExecutor(Executor):
             Submits the task; called after the lost ones among `handles` were made again.
         future : Future, optional
             The task, when it has been submitted already.
+        losses : int, optional
+            How often workers had gone by then.
         """
+        losses = self.placement.losses if losses is None else losses
         for _ in range(TRIES):
             try:
-                return self._gather(future or start())
+                return self._gather(future or start(), losses)
             except CancelledError as error:
-                lost, future = error, None
+                lost, future, losses = error, None, self.placement.losses
             except ExecutorError:
                 raise
             except Exception as error:
@@ -279,14 +221,16 @@ class DaskExecutor(Executor):
         text = f"its workers died {TRIES} times, with what it was given (out of memory?): {lost}"
         return Failure.of(ExecutorError(text))
 
-    def _gather(self, future: Future) -> Any:
-        """Wait for a task as long as there are workers that could run it."""
+    def _gather(self, future: Future, losses: int) -> Any:
+        """Wait for a task as long as there are workers that could run it; CancelledError where its own may be gone."""
         while True:
             try:
-                future.exception(timeout=PATIENCE)  # waits, and brings no data
+                future.exception(timeout=WATCH if self.placement.chosen else PATIENCE)  # waits, and brings no data
                 return self.client.gather(future, direct=self._direct)
             except TimeoutError:
-                self._workers()
+                self.placement.there()
+                if self.placement.chosen and self.placement.losses != losses:
+                    raise CancelledError("a worker that was chosen has gone") from None
 
     def map_reduce(
         self,
@@ -311,7 +255,8 @@ class DaskExecutor(Executor):
         def make() -> Future:
             for handle in as_tuple(shared):
                 handle.renew()  # type: ignore[attr-defined]
-            start = self._start_parts(task, parts, shared, self._workers())
+            self.placement.there()
+            start = self._start_parts(task, parts, shared)
             level = [start(number) for number in range(len(parts))]
             for join, groups in zip(joins, plan, strict=True):
                 level = [join(*(level[i] for i in group)) if len(group) > 1 else level[group[0]] for group in groups]
@@ -334,15 +279,16 @@ class DaskExecutor(Executor):
         """Run a gang, one member in each of as many worker processes; two gangs on a cluster queue."""
         if attempt == 0:
             warn_of_open_channel(self.client.scheduler.address)
-        future = None if shared is None else _future_of(shared)
+        future = None if shared is None else future_of(shared)
         described = [self._describe(payload, rank, "payload") for rank, payload in enumerate(payloads)]
-        terms = Terms(timeout, attempt, survive, self._given_up, copier(self.client, shared, self._direct))
+        terms = Terms(timeout, attempt, survive, self.placement, copier(self.client, shared, self._direct))
         return run_gang(self.client, body, described, future, terms, on_event, control)
 
     def check(self) -> None:
         """Make sure that every worker can import Strombus; warn where versions differ from the driver's."""
-        self._workers()
-        answers = self.client.run(by_value(probe_versions), on_error="return")
+        among = self.placement.there()
+        ours = among if self.placement.chosen else None
+        answers = self.client.run(by_value(probe_versions), workers=ours, on_error="return")
         found = {worker: answer for worker, answer in answers.items() if not isinstance(answer, OSError)}  # it has left
         lacking = sorted(worker for worker, versions in found.items() if "strombus" not in (versions or {}))
         if lacking:
@@ -370,22 +316,6 @@ class DaskExecutor(Executor):
         for one in owned:
             with contextlib.suppress(TimeoutError, OSError):
                 one.close()
-
-
-def _future_of(shared: Any) -> Future:
-    if not isinstance(shared, DaskShared):
-        raise ConfigurationError(f"shared must come from share() or map_reduce() of this executor, got {shared!r}")
-    # A freed value that was made again for the sake of another one has a future that only this one uses.
-    return shared.future if shared._future is None else shared._future
-
-
-def _checked(result: Any, number: int | None = None) -> Any:
-    """Return a result, or raise the failure that came in its place."""
-    if not isinstance(result, Failure):
-        return result
-    if result.part is None and number is not None:
-        result = Failure(**{**vars(result), "part": number})
-    raise result.to_error()
 
 
 def _reachable(worker: str) -> bool:

@@ -9,6 +9,8 @@ import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from distributed.deploy.subprocess import SubprocessWorker
 
 from strombus.errors import ConfigurationError, ExecutorError
 from strombus.executors.dask import DaskExecutor
+from strombus.executors.dask_placement import client_of_task
 
 __all__ = ["connect", "current_client", "open_dask"]
 
@@ -29,11 +32,12 @@ STARTUP = 120.0
 
 
 def current_client() -> Client | None:
-    """Return the process's current Dask client, None where there is none."""
-    try:
-        return Client.current()
-    except ValueError:
-        return None
+    """Return the current Dask client, None where there is none; within a Dask task that is its worker's."""
+    for find in (partial(Client.current, allow_global=False), client_of_task, Client.current):
+        with suppress(ValueError):
+            if (client := find()) is not None:
+                return client
+    return None
 
 
 def open_dask(workers: int | None = None) -> DaskExecutor:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,18 +12,19 @@ from urllib.parse import urlsplit
 
 from distributed import Client, Future, Semaphore
 
-from strombus.errors import ExecutorError, GangError, GangTimeout, GangUnavailable
+from strombus.errors import GangError, GangTimeout, GangUnavailable
 from strombus.executors.base import Control
 from strombus.executors.board import Board, new_run_id
 from strombus.executors.board_pump import BoardPump
 from strombus.executors.calls import dump
 from strombus.executors.dask_apart import inputs_of
 from strombus.executors.dask_channels import QueueBoardChannel
+from strombus.executors.dask_placement import Placement, alive_workers, holding, silent_workers, spread
 from strombus.executors.dask_tasks import HANGS, run_gang_member
 from strombus.executors.members import LEASE
 from strombus.types import Event
 
-__all__ = ["Terms", "alive_workers", "run_gang", "silent_workers", "still_given_up", "warn_of_open_channel"]
+__all__ = ["Terms", "run_gang", "warn_of_open_channel"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,8 @@ class Terms:
 
     Parameters
     ----------
-    given_up : dict of str to float
-        Workers on which a member was given up that said nothing, and until when no other is put there: by then a
-        member that hangs has been left behind, and the scheduler tells which workers are silent. This gang's are added.
+    placement : Placement
+        Where; the workers of members that said nothing are added to those that are given up.
     copy : callable
         Puts a copy of what is shared on a worker that cannot fetch it from another one.
     """
@@ -56,46 +55,8 @@ class Terms:
     timeout: float
     attempt: int
     survive: bool
-    given_up: dict[str, float]
+    placement: Placement
     copy: Callable[[str], Future]
-
-
-def alive_workers(client: Client, among: Sequence[str] | None = None, *, running: bool = False) -> dict[str, int]:
-    """Return the threads of each worker that the scheduler knows, sorted by address.
-
-    `running` leaves out those that take no new tasks, such as those that are just being retired.
-    """
-    scheduler = client.scheduler
-    found: dict[str, int] = _ask(client, scheduler.ncores_running if running else scheduler.ncores, workers=among)
-    return dict(sorted(found.items()))
-
-
-def _ask(client: Client, question: Any, **details: Any) -> Any:
-    """Ask the scheduler; ExecutorError where it does not answer."""
-    try:
-        return client.sync(question, **details, callback_timeout=LEASE)
-    except (TimeoutError, OSError) as error:
-        raise ExecutorError(
-            f"the Dask scheduler {client.scheduler.address} did not answer within {LEASE:g} s ({error}); does it run?"
-        ) from error
-
-
-def still_given_up(given_up: Mapping[str, float]) -> set[str]:
-    """Return the workers that are given up now; see `Terms`."""
-    return {worker for worker, until in given_up.items() if until > time.monotonic()}
-
-
-def silent_workers(client: Client) -> set[str]:
-    """Return the workers that the scheduler counts and has not heard of lately: they hang, are stopped or cut off.
-
-    The scheduler itself lets go of them after minutes (``distributed.scheduler.worker-ttl``).
-    """
-    known = _ask(client, client.scheduler.identity, n_workers=-1)["workers"]
-    seen = {worker: record["last_seen"] for worker, record in known.items()}
-    # Workers speak every 0.5 s, or where they are many, every n / 200 + 1. A gang gives one up after `LEASE`.
-    patience = max(0.8 * LEASE, len(seen) / 50)
-    latest = max(seen.values(), default=0.0)
-    return {worker for worker, moment in seen.items() if latest - moment > patience}
 
 
 def warn_of_open_channel(address: str) -> None:
@@ -120,15 +81,16 @@ def run_gang(
     control: Control | None,
 ) -> list[Any]:
     """Run a gang; see `Executor.gang`. A payload is pickled, or the future of a partition."""
-    call = dump(body, "body")
-    without = still_given_up(terms.given_up) | silent_workers(client)
-    workers = [worker for worker in alive_workers(client, running=True) if worker not in without]
+    call, placement = dump(body, "body"), terms.placement
+    placement.refresh()
+    workers = list(placement.alive())
     if len(payloads) > len(workers):
+        which = " that this executor may use" if placement.chosen else ""
         raise GangUnavailable(
-            f"a gang of {len(payloads)} members needs as many worker processes, the Dask cluster has {len(workers)}; "
-            "ask for fewer workers, or start more (`client.wait_for_workers`)"
+            f"a gang of {len(payloads)} members needs as many worker processes, the Dask cluster has {len(workers)}"
+            f"{which}; ask for fewer workers, or start more (`client.wait_for_workers`)"
         )
-    with leased_workers(client, workers, len(payloads), terms.timeout) as chosen:
+    with leased_workers(client, workers, len(payloads), terms.timeout) as chosen, holding(chosen):
         board = Board(len(payloads), new_run_id(), terms.attempt, terms.timeout, terms.survive)
         with BoardPump(board, lambda: QueueBoardChannel(client, board.run_id), idle=IDLE):
             inputs = inputs_of(client, shared, chosen, terms.copy)
@@ -142,6 +104,7 @@ def run_gang(
                     key=f"strombus-gang-{board.run_id}-{rank}",
                     workers=[worker],
                     allow_other_workers=False,
+                    resources=placement.resources or None,
                     pure=False,
                     retries=0,
                 )
@@ -156,7 +119,7 @@ def run_gang(
                 raise error from error.__cause__
             finally:
                 until = time.monotonic() + HANGS + LEASE
-                terms.given_up.update({chosen[rank]: until for rank in board.silent if not futures[rank].done()})
+                placement.given_up.update({chosen[rank]: until for rank in board.silent if not futures[rank].done()})
                 client.cancel(futures)
 
 
@@ -193,17 +156,6 @@ def _acquire(lease: Semaphore, worker: str, deadline: float) -> bool:
         return True
     logger.warning("waiting up to %.0f s (option `timeout`) for worker %s, held by another gang", left, worker)
     return bool(lease.acquire(timeout=max(0.0, deadline - time.monotonic())))
-
-
-def spread(workers: Sequence[str], busy: Mapping[str, int]) -> list[str]:
-    """Sort workers: free ones first, and of these one of each host before a second of any."""
-    taken: Counter[tuple[int, str | None]] = Counter()
-    places = {}
-    for worker in sorted(workers):
-        group = (busy[worker], urlsplit(worker).hostname)
-        places[worker] = (busy[worker], taken[group], worker)
-        taken[group] += 1
-    return sorted(workers, key=places.__getitem__)
 
 
 class _Watch:

@@ -22,7 +22,7 @@ from strombus.errors import ConfigurationError, ExecutorError, GangError, GangTi
 from strombus.executors import dask_gang
 from strombus.executors.dask import DaskExecutor
 from strombus.executors.dask_cluster import connect, open_dask
-from strombus.executors.dask_gang import spread
+from strombus.executors.dask_placement import spread
 from strombus.testing import executor_tasks as tasks
 from strombus.testing import faults
 from strombus.types import NativePartition

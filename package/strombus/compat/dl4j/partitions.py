@@ -194,7 +194,7 @@ class Partitions:
         """Wait as long as there are workers."""
         from distributed import wait
 
-        from strombus.executors.dask_gang import alive_workers
+        from strombus.executors.dask_placement import alive_workers
 
         client, since = self._context.client, time.monotonic()
         while futures:
