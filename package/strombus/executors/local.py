@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import shutil
@@ -131,6 +132,8 @@ class LocalExecutor(Executor):
 
     name = "local"
     survives = True
+    _whole: LocalExecutor | None = None
+    """What this one is a part of."""
 
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
@@ -141,6 +144,7 @@ class LocalExecutor(Executor):
         self._slots = [Slot(self._threads) for _ in range(count)]
         self._folder = _Folder()
         self._gang = threading.Lock()
+        self._here = count == 1  # in this process
         self._closed = False
         self._finalizer = weakref.finalize(self, _close, self._slots, self._folder)
 
@@ -148,11 +152,20 @@ class LocalExecutor(Executor):
         """Return the slots of this machine."""
         return Capacity(len(self._slots), (socket.gethostname(),), self._threads)
 
+    def split(self, count: int) -> tuple[LocalExecutor, LocalExecutor | None]:
+        """Return executors on `count` of the processes and on the others; see `Executor.split`."""
+        if len(self._slots) <= count:
+            return self, None
+        first, second = copy.copy(self), copy.copy(self)
+        for one, slots in ((first, self._slots[:count]), (second, self._slots[count:])):
+            one._slots, one._gang, one._whole = slots, threading.Lock(), self
+        return first, second
+
     def share(self, value: T) -> Shared[T]:
         """Make `value` readable in every process; it is loaded once in each."""
         self._ensure_open()
         shared = LocalShared(value, self._folder)
-        if len(self._slots) > 1:
+        if not self._here:
             shared.write()
         return shared
 
@@ -162,7 +175,7 @@ class LocalExecutor(Executor):
         """Yield ``task(shared_value, part)`` for each part, in order; part i goes to slot i where that is free."""
         self._ensure_open()
         check_parts(parts)
-        run = self._map_here if len(self._slots) == 1 else self._map_in_processes
+        run = self._map_here if self._here else self._map_in_processes
         for result in run(task, parts, shared):
             if isinstance(result, Failure):
                 raise result.to_error()
@@ -261,7 +274,7 @@ class LocalExecutor(Executor):
                 f"a gang of {len(payloads)} members needs as many slots, this executor has {len(self._slots)}; "
                 f"ask for fewer workers, or for LocalExecutor(workers={len(payloads)})"
             )
-        if len(payloads) == 1:
+        if len(payloads) == 1 and self._whole is None:
             return [self._alone(body, payloads[0], shared, timeout, on_event, control, attempt)]
         if not self._gang.acquire(timeout=min(timeout, 1.0)):
             logger.warning("waiting up to %g s (option `timeout`) for another gang of this executor to end", timeout)
@@ -352,11 +365,12 @@ class LocalExecutor(Executor):
 
     def close(self) -> None:
         """End the processes and remove the temporary files; a second call does nothing."""
-        self._closed = True
-        self._finalizer()
+        if self._whole is None:
+            self._closed = True
+            self._finalizer()
 
     def _ensure_open(self) -> None:
-        if self._closed:
+        if self._closed or (self._whole is not None and self._whole._closed):
             raise ExecutorError("this LocalExecutor is closed; make a new one")
 
 

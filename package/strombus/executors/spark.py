@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from strombus.errors import ConfigurationError, ExecutorError
@@ -107,6 +109,8 @@ class SparkExecutor(Executor):
     """
 
     name = "spark"
+    _limit: int | None = None
+    """Tasks that may run at a time, where they are not all that Spark has slots for."""
 
     def __init__(self, spark: SparkSession | SparkContext | None = None) -> None:
         context = context_of(spark)
@@ -120,7 +124,20 @@ class SparkExecutor(Executor):
         Waits up to 30 s for executors that are still starting. With dynamic allocation the slots are None.
         """
         ensure_running(self.context)
-        return capacity_of(self.context)
+        found = capacity_of(self.context)
+        return found if self._limit is None else replace(found, slots=self._limit)
+
+    def split(self, count: int) -> tuple[SparkExecutor, SparkExecutor | None]:
+        """Return executors for `count` tasks and for as many more as fit beside them; see `Executor.split`.
+
+        Which slots these are is for Spark to say. The second runs no more tasks at a time than that.
+        """
+        slots = self.capacity().slots
+        if slots is None or slots <= count:
+            return self, None
+        second = copy.copy(self)
+        second._opened, second._limit = False, slots - count
+        return self, second
 
     def share(self, value: T) -> Shared[T]:
         """Broadcast `value`; each Python worker loads it once and keeps it while consecutive tasks use it."""
@@ -146,7 +163,7 @@ class SparkExecutor(Executor):
             yield open_outcome(outcome)
 
     def _outcomes(self, task: TaskOnPart, source: Source) -> Iterator[Outcome]:
-        size = WAVE * max(1, self.context.defaultParallelism // self._threads)
+        size = self._limit or WAVE * max(1, self.context.defaultParallelism // self._threads)
         for start in range(0, len(source), size):
             stop = min(start + size, len(source))
             with named(self.context, f"Strombus: {task.name}, parts {start} to {stop - 1} of {len(source)}"):
@@ -174,7 +191,7 @@ class SparkExecutor(Executor):
         ensure_running(self.context)
         source = Source(self.context, parts)
         on_part = self._on_part(task, shared, source)
-        inner = merge_plan(len(parts), depth)[:-1]
+        inner = [] if self._limit else merge_plan(len(parts), depth)[:-1]
         outcomes = self._tree(on_part, source, inner, merge) if inner else self._outcomes(on_part, source)
         merged = fold(outcomes, merge)
         return SparkShared(self.context, merged if finish is None else finish(merged))

@@ -61,6 +61,10 @@ class ScriptedControl:
         self._commands = list(commands)
         self._stop = stop
 
+    def set(self, *commands: Any) -> None:
+        """Hand out these commands, now."""
+        self._due, self._commands = 0.0, list(commands)
+
     def stopping(self) -> bool:
         """Say whether members should finish early."""
         return self._stop and time.monotonic() >= self._due
@@ -334,6 +338,22 @@ class ExecutorSuite:
             for name, running in zip((b"a", b"b"), started, strict=True):
                 both = [name + b"0", name + b"1"]
                 assert running.result(TIMEOUT) == [(both, [both[0] * 2, both[1] * 2])] * 2
+
+    def test_a_part_beside_a_gang(self, make_executor: Callable[[], Executor]) -> None:
+        with make_executor() as executor:
+            first, rest = executor.split(1)
+            if rest is None:
+                pytest.skip(f"{executor.name} does not tell which slots are free: its split gives one executor")
+            assert first.split(executor.capacity().slots or 1)[1] is None
+            control = ScriptedControl(TIMEOUT)
+
+            def answer(rank: int, event: Event) -> None:
+                found = list(rest.map(tasks.square, [3, 4], rest.share(1)))
+                control.set(rest.map_reduce(tasks.square, found, tasks.add).look(tasks.negate))
+
+            assert first.gang(tasks.report_and_wait, [TIMEOUT], timeout=TIMEOUT, on_event=answer, control=control) == [
+                [-(9**2 + 16**2)]
+            ]
 
     def test_two_jobs_side_by_side(self, make_executor: Callable[[], Executor]) -> None:
         with make_executor() as first, make_executor() as second:

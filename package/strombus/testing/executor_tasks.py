@@ -28,6 +28,7 @@ __all__ = [
     "length",
     "mebibytes",
     "negate",
+    "report_and_wait",
     "report_steps",
     "return_slowly",
     "scale_arrays",
@@ -184,6 +185,12 @@ def wait_for_command(member: Member, _: Any, limit: float) -> list[Any]:
             return found
         time.sleep(0.02)
     return []
+
+
+def report_and_wait(member: Member, _: Any, limit: float) -> list[Any]:
+    """Report that this member is here, and wait for a command; return the commands."""
+    member.report(Event("here", member.rank))
+    return wait_for_command(member, _, limit)
 
 
 def report_steps(member: Member, _: Any, count: int) -> int:
