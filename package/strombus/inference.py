@@ -67,6 +67,11 @@ class Inference:
         self._copies = copies
         self._directory = directory
 
+    @property
+    def options(self) -> tuple[int, Path | None]:
+        """What another one on the same data takes too."""
+        return self._copies, self._directory
+
     # -- what can be asked ---------------------------------------------------------------------------
 
     def sum_losses(self, data: Any, batch_size: int) -> LossSum:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from strombus.callbacks import Callback, JsonLinesLogger, show_progress
 from strombus.callbacks.base import check_callbacks
 from strombus.data import Source
 from strombus.errors import ConfigurationError, ExecutorError, kind_of
+from strombus.evaluation import Evaluation
+from strombus.evaluation.request import Request
 from strombus.executors import resolve
 from strombus.executors.base import Executor
 from strombus.executors.local import LocalExecutor
@@ -23,6 +25,7 @@ from strombus.fitting.recording import describe, record_result, restore_result
 from strombus.fitting.result import FitResult
 from strombus.fitting.stepping import check_steps_per_epoch
 from strombus.fitting.trying import check_steps, try_out
+from strombus.inference import Inference
 from strombus.masters.base import TrainingMaster
 from strombus.networks import Network
 from strombus.runs import CheckpointConfig, open_run, read_result
@@ -119,6 +122,7 @@ class Trainer(Scoring):
         accept_changes: bool = False,
         fast_dev_run: bool | int = False,
         steps_per_epoch: int | None = None,
+        validation_mode: Literal["inline", "async"] = "inline",
     ) -> FitResult:
         """Train for a number of epochs; a second call goes on where the first ended.
 
@@ -150,6 +154,10 @@ class Trainer(Scoring):
         steps_per_epoch : int, optional
             Minibatches of each worker after which an epoch ends; the next one goes on in the data, or in the stream.
             By default an epoch is all of the data.
+        validation_mode : {"inline", "async"}
+            "inline": an epoch is validated before the next one begins. "async": on slots that the master's workers
+            leave free, while the next one is trained; callbacks hear of an epoch when its figures are there, in the
+            order of epochs. Without such slots a warning says so, and validation is inline.
 
         Raises
         ------
@@ -166,6 +174,8 @@ class Trainer(Scoring):
             raise ConfigurationError("storage_path and checkpoint are for a fit with a name; give fit a name too")
         if checkpoint is not None and checkpoint.best is not None and validation is None:
             raise ConfigurationError(f"best={checkpoint.best!r} is a figure of the validation data: give fit some")
+        if validation_mode not in ("inline", "async"):
+            raise ConfigurationError(f"validation_mode must be 'inline' or 'async', got {validation_mode!r}")
         if steps := check_steps(fast_dev_run):
             return try_out(self, steps, data, validation, check_callbacks(callbacks), progress)
         with self.network.kept_for_a_fit(), ExitStack() as stack:
@@ -183,6 +193,7 @@ class Trainer(Scoring):
                 "keeper": keeper,
                 "carried": self._carried,
                 "steps": steps_per_epoch,
+                "beside": validation_mode == "async",
             }
             fit = Fit(*parts, readable=self._readable, **more)
             self._carried = None  # a fit that fails leaves nothing behind
@@ -223,9 +234,17 @@ class Trainer(Scoring):
     def _readable(self, source: Any, executor: Executor, **options: Any) -> AbstractContextManager[Source]:
         return readable_source(source, executor, **options)
 
-    def _validation_figures(self, source: Any) -> dict[str, float]:
-        figures = {"score": self._inference.calculate_score(source, finite=False)}
-        return figures | ({"accuracy": self.evaluate(source).accuracy()} if self.network.classifies else {})
+    def _validation_figures(
+        self, source: Any, network: Network | None = None, executor: Executor | None = None
+    ) -> dict[str, float]:
+        """Return the figures of the network, or of a copy of it on another executor."""
+        scored, ours = network or self.network, self._inference
+        inference = ours if network is None else Inference(scored, executor or self.executor, *ours.options)
+        figures = {"score": inference.calculate_score(source, finite=False)}
+        if scored.classifies:
+            request = Request([Evaluation()])
+            figures["accuracy"] = request.answer(inference.run_metrics(source, request, 64))[0].accuracy()
+        return figures
 
     def _master_to_fit(self, epochs: int) -> TrainingMaster:
         if self.master is None:

@@ -16,8 +16,10 @@ from strombus.callbacks import Callback, FitPlan
 from strombus.data import NativeCollection, Source, StreamSource, count_objects, open_source
 from strombus.errors import DataError, EmptyDataError, GangUnavailable, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
+from strombus.executors.local import LocalExecutor
 from strombus.exporting import readable_source
 from strombus.files import join, normalise
+from strombus.fitting.aside import Aside
 from strombus.fitting.attempts import Attempts
 from strombus.fitting.checkpointing import Keeper, layout_of
 from strombus.fitting.interrupting import Interruption
@@ -51,7 +53,7 @@ class Fit:
         What trains how and where.
     callbacks : sequence of Callback
     validate : callable
-        Returns the validation figures of a source.
+        Returns the validation figures of a source; of another network on another executor, where these are given.
     trainer : Trainer
         For callbacks.
     keeper : Keeper, optional
@@ -62,6 +64,8 @@ class Fit:
         Makes what not every worker can read readable for the time of the fit, as `readable_source` does.
     steps : int, optional
         Steps of each worker after which an epoch ends; otherwise it ends with the data.
+    beside : bool
+        Whether epochs are validated beside training, where slots are free.
     """
 
     def __init__(
@@ -70,18 +74,19 @@ class Fit:
         master: TrainingMaster,
         executor: Executor,
         callbacks: Sequence[Callback],
-        validate: Callable[[Readable], Mapping[str, float]],
+        validate: Callable[..., Mapping[str, float]],
         *,
         trainer: Any = None,
         keeper: Keeper | None = None,
         carried: Any = None,
         readable: Callable[..., AbstractContextManager[Source]] = readable_source,
         steps: int | None = None,
+        beside: bool = False,
     ) -> None:
         self._attempts = Attempts(master.recovery(), executor, keeper is not None)
         self.trainer, self.keeper, self.carried = trainer, keeper, carried
         self._earlier, self._gangs = carried, 0
-        self._readable, self._steps = readable, steps
+        self._readable, self._steps, self._beside = readable, steps, beside
         self._length: EpochLength | None = None
         self.network, self.master, self.executor = network, master, executor
         self.stats = TrainingStats()
@@ -207,6 +212,8 @@ class Fit:
         if self.network.training_step is None:
             _check_labels(source, "the data")
         workers, span = workers or self._workers(), range(self.network.epoch, self.network.epoch + epochs)
+        if self._beside and self._validation is not None:
+            self._set_aside(workers)
         if self.keeper is not None:
             facts: dict[str, Any] = {"backend": self.executor.name, "workers": workers, "seed": self.seed}
             if not isinstance(source, StreamSource):
@@ -222,11 +229,28 @@ class Fit:
             else:
                 workers = self._attempts.begin(workers, failure)
 
+    def _set_aside(self, workers: int) -> None:
+        """Have epochs validated on the slots that `workers` leave free, if there are any."""
+        training, spare = self.executor.split(workers)
+        if spare is None:
+            logger.warning(
+                "validation_mode='async' needs slots that are free: %d workers train, and %s has %s slots; epochs are "
+                "validated before the next one begins. Give the master fewer workers, or the backend more",
+                workers,
+                self.executor.name,
+                self.executor.capacity().slots or "an unknown number of",
+            )
+            return
+        self.executor, stand_in = training, LocalExecutor(1) if self.master.validates else self.executor
+        self._books.aside = Aside(partial(self._validate, self._validation), spare, stand_in)
+
     def _job(self, source: Readable, workers: int, span: range) -> TrainingJob:
         """Return what is to be done of the epochs `span`: all, or what an earlier attempt has left."""
         keeper, saves = self.keeper, self.master.writes_checkpoints
         checkpoint = None if keeper is None else self._go_on(keeper, source, workers)
         cursor = self._books.cursor or Cursor(span.start)
+        aside = self._books.aside is not None
+        inside = self.master.validates and not aside
         return TrainingJob(
             self.network,
             source,
@@ -237,8 +261,8 @@ class Fit:
             observer=self._books,
             first_epoch=cursor.epoch,
             stats=self.stats,
-            validation=self._validation if self.master.validates and isinstance(self._validation, Source) else None,
-            waits=not all(callback.passive for callback in self._books.callbacks),
+            validation=self._validation if inside and isinstance(self._validation, Source) else None,
+            waits=aside or not all(callback.passive for callback in self._books.callbacks),
             carried=self._earlier,
             cursor=cursor,
             saving=keeper.saving(span.start) if keeper is not None and saves else None,
@@ -302,7 +326,7 @@ class Fit:
         ended, self._gangs = len(self._books.records), self._gangs + 1
         try:
             with self._interruption.deferred():
-                with self._recorder.phase("train"):
+                with self._books.settled(), self._recorder.phase("train"):
                     state = self.master.train(job)
                 self.network.load_state(state)
         except (MemberLost, GangUnavailable) as error:

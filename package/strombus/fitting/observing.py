@@ -7,11 +7,12 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from strombus.callbacks import Callback, EpochRecord, FitPlan
 from strombus.errors import NonFiniteError
+from strombus.fitting.aside import Aside, Pending
 from strombus.fitting.checkpointing import Keeper, Snapshot
 from strombus.fitting.interrupting import Interruption
 from strombus.masters.job import Progress, SavedByMembers
@@ -53,6 +54,10 @@ class Books:
         The class of the callback that has ended the fit.
     cursor : Cursor or None
         Where the fit goes on that was cut off.
+    aside : Aside or None
+        Validates an epoch beside the training of the next. Callbacks are told of the epoch, and its checkpoint is
+        written, when the figures are there; then the network still has the epoch's parameters. One epoch at a time
+        waits for them.
     """
 
     def __init__(
@@ -72,6 +77,9 @@ class Books:
         self.skipped: Counter[int] = Counter()
         self.stopped_by: str | None = None
         self.cursor: Cursor | None = None
+        self.aside: Aside | None = None
+        self._pending: Pending | None = None
+        self._saved: list[SavedByMembers] = []  # since the epoch whose figures are awaited
         self._recorder, self._validate, self._keeps_epochs = recorder, validate, keeps_epochs
         self._iteration = network.iteration
         self._fault: Exception | None = None
@@ -164,6 +172,8 @@ class Books:
         for callback in self.callbacks:
             with self._calling(callback, "on_round"):
                 self._heed(callback, callback.on_round(progress))
+        if self._pending is not None and self._pending.done:
+            self.settle()
         return self.stopped_by is not None
 
     def _with_skipped(self, progress: Progress) -> Progress:
@@ -201,11 +211,13 @@ class Books:
         seconds: float | None = None,
     ) -> bool:
         """Give the network the epoch's parameters, validate, and ask the callbacks whether to stop."""
+        self.settle()
         if state is not None:
             self.network.load_state(state)
         self.network.epoch = epoch + 1
+        later = validation is None and self.aside is not None and self.validates(epoch)
         if validation is None:
-            validation = self._validate() if self.validates(epoch) else {}
+            validation = self._validate() if self.aside is None and self.validates(epoch) else {}
         record = EpochRecord(
             epoch=epoch + 1,
             iteration=self._iteration if state is None else state.iteration,
@@ -217,21 +229,52 @@ class Books:
             skipped=self.skipped.total() - sum(record.skipped for record in self.records),
         )
         _check_skipped(record)
-        self.records.append(record)
-        self._note(record)
+        ended = Pending(epoch, state, record, time.time() - (time.perf_counter() - self._started))
         self._start_epoch()
+        if later and self.aside is not None:
+            self._pending = ended
+            self.aside.start(ended, self.network)
+        else:
+            self._tell_of(ended, record)
+        return self.stopped_by is not None or self.interrupted()
+
+    def settle(self) -> None:
+        """Wait for the figures of the epoch that has ended last, and tell of it."""
+        ended, self._pending = self._pending, None
+        if ended is None:
+            return
+        figures = ended.figures()
+        self._recorder.note("validate", ended.started, ended.seconds, {})
+        score, self.network.score = self.network.score, ended.record.score
+        self._tell_of(ended, replace(ended.record, validation=figures))
+        self.network.score = score
+        saved, self._saved = self._saved, []
+        for one in saved:
+            self.on_saved(one)
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Have the last epoch settled at the end of a ``with`` block, also after an error, which comes first."""
+        try:
+            yield
+        except Exception:
+            if not self.callback_failed:
+                with suppress(Exception):
+                    self.settle()
+            self._pending, self._saved = None, []
+            raise
+        self.settle()
+
+    def _tell_of(self, ended: Pending, record: EpochRecord) -> None:
+        """Enter an epoch into the books, tell the callbacks, and keep it."""
+        self.records.append(record)
+        names = ("epoch", "iteration", "examples", "minibatches", "score", "validation", "skipped")
+        self._recorder.note("epoch", ended.began, record.seconds, {name: getattr(record, name) for name in names})
         for callback in self.callbacks:
             with self._calling(callback, "on_epoch_end"):
                 self._heed(callback, callback.on_epoch_end(record))
-        if state is not None and self._keeps_epochs and self.stopped_by is None:
-            self._keep_epoch(epoch, state, record)
-        return self.stopped_by is not None or self.interrupted()
-
-    def _note(self, record: EpochRecord) -> None:
-        """Keep an epoch's figures with the timed phases."""
-        names = ("epoch", "iteration", "examples", "minibatches", "score", "validation", "skipped")
-        began = time.time() - (time.perf_counter() - self._started)
-        self._recorder.note("epoch", began, record.seconds, {name: getattr(record, name) for name in names})
+        if ended.state is not None and self._keeps_epochs and self.stopped_by is None:
+            self._keep_epoch(ended.epoch, ended.state, record)
 
     def _start_epoch(self) -> None:
         self._examples = self._minibatches = 0
@@ -251,7 +294,10 @@ class Books:
 
     def checkpoint_is_due(self) -> bool:
         """Say whether the run directory should get a checkpoint of where training stands."""
-        return self.keeper is not None and (self.interrupted() or self.keeper.is_due(self._iteration))
+        if self._pending is not None and self.interrupted():
+            self.settle()
+        waits = self._pending is not None  # no checkpoint comes before that of the epoch that has ended
+        return self.keeper is not None and not waits and (self.interrupted() or self.keeper.is_due(self._iteration))
 
     def on_checkpoint(self, state: NetworkState, cursor: Cursor) -> None:
         """Write a checkpoint from within an epoch."""
@@ -266,7 +312,11 @@ class Books:
             self.keeper.write(self.network, state, self._snapshot(Cursor(epoch + 1), state.iteration))
 
     def on_saved(self, saved: SavedByMembers) -> None:
-        """Complete a checkpoint whose files the workers have written."""
+        """Complete a checkpoint whose files the workers have written, and which has all epochs before it."""
+        if self._pending is not None and not self.interrupted():
+            self._saved.append(saved)
+            return
+        self.settle()
         assert self.keeper is not None
         before = self._before if saved.cursor.within else (0, 0)
         examples, minibatches = before[0] + saved.examples, before[1] + saved.minibatches
