@@ -78,6 +78,23 @@ def test_an_example_on_a_dask_cluster_of_its_own(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", [pytest.param("search_dask.py", marks=pytest.mark.dask), "search_optuna.py"])
+def test_a_search_stops_what_lags_behind_and_finds_a_good_configuration(name, tmp_path):
+    if name == "search_optuna.py":
+        pytest.importorskip("optuna", reason="optuna is not installed: the extra 'search' brings it")
+    printed = run([sys.executable, EXAMPLES / name], tmp_path)
+    assert accuracy(printed) > 0.9
+    if name == "search_dask.py":
+        trained = dict(map(int, found) for found in re.findall(r"(\d+) trials trained (\d+) epochs", printed))
+        first, second, third = trained
+        assert first == 20
+        # Each rung takes in a third of the one below, and as much again of those that were among the best for a time.
+        assert 6 <= second <= 13
+        assert second // 3 <= third < second
+    else:
+        assert 10 <= int(re.search(r"(\d+) of 20 trials were pruned", printed)[1]) < 20
+
+
 @pytest.fixture
 def spark_environment():
     pytest.importorskip("pyspark", reason="pyspark is not installed")

@@ -21,6 +21,7 @@ from strombus.executors.spark_session import (
     context_of,
     ensure_running,
     is_local,
+    known_profile,
     open_context,
     task_cpus,
 )
@@ -101,6 +102,10 @@ class SparkExecutor(Executor):
         Borrowed: never stopped, its configuration unchanged. By default the active one, else one that is
         opened with the master of spark-submit or of Spark's configuration, else ``local[*]``, and closed by
         `close`.
+    profile : pyspark.resource.ResourceProfile, optional
+        What each task and member needs (stage-level scheduling); stages that merge results have the application's
+        own profile. One of task requests alone is for any cluster of Spark's; one of executor requests needs dynamic
+        allocation, under which Spark runs no gang.
 
     Raises
     ------
@@ -112,11 +117,12 @@ class SparkExecutor(Executor):
     _limit: int | None = None
     """Tasks that may run at a time, where they are not all that Spark has slots for."""
 
-    def __init__(self, spark: SparkSession | SparkContext | None = None) -> None:
+    def __init__(self, spark: SparkSession | SparkContext | None = None, *, profile: Any = None) -> None:
         context = context_of(spark)
         self._opened = context is None
         self.context: SparkContext = open_context() if context is None else context
-        self._threads = task_cpus(self.context)  # once: PySpark copies the whole configuration to read it
+        self.profile = None if profile is None else known_profile(self.context, profile)
+        self._threads = task_cpus(self.context, self.profile)  # once: PySpark copies the whole configuration to read it
 
     def capacity(self) -> Capacity:
         """Return the tasks that run at the same time, their hosts, and ``spark.task.cpus``.
@@ -124,7 +130,7 @@ class SparkExecutor(Executor):
         Waits up to 30 s for executors that are still starting. With dynamic allocation the slots are None.
         """
         ensure_running(self.context)
-        found = capacity_of(self.context)
+        found = capacity_of(self.context, self.profile)
         return found if self._limit is None else replace(found, slots=self._limit)
 
     def split(self, count: int) -> tuple[SparkExecutor, SparkExecutor | None]:
@@ -151,7 +157,7 @@ class SparkExecutor(Executor):
     ) -> Iterator[Any]:
         """Yield the results in the order of `parts`, which run in waves of four times the slots."""
         ensure_running(self.context)
-        source = Source(self.context, parts)
+        source = Source(self.context, parts, self.profile)
         return self._stream(self._on_part(task, shared, source), source)
 
     def _on_part(self, task: Task, shared: Any, source: Source) -> TaskOnPart:
@@ -189,7 +195,7 @@ class SparkExecutor(Executor):
         if not parts:
             raise ConfigurationError("map_reduce needs at least one part, got none")
         ensure_running(self.context)
-        source = Source(self.context, parts)
+        source = Source(self.context, parts, self.profile)
         on_part = self._on_part(task, shared, source)
         inner = [] if self._limit else merge_plan(len(parts), depth)[:-1]
         outcomes = self._tree(on_part, source, inner, merge) if inner else self._outcomes(on_part, source)
@@ -228,7 +234,7 @@ class SparkExecutor(Executor):
         refuse_to_survive(survive)
         ensure_running(self.context)
         _broadcast(shared)
-        return run_gang(self.context, body, payloads, shared, timeout, on_event, control, attempt)
+        return run_gang(self.context, body, payloads, shared, timeout, on_event, control, attempt, self.profile)
 
     def check(self) -> None:
         """Make sure that every executor can import Strombus, in the driver's version."""

@@ -71,15 +71,16 @@ def run_gang(
     on_event: Callable[[int, Event], None] | None,
     control: Control | None,
     attempt: int,
+    profile: Any = None,
 ) -> list[Any]:
     """Run ``body(member, shared_value, payload)`` for all payloads at the same time; see `Executor.gang`."""
-    _check_slots(context, len(payloads))
-    rdd, native = _lay_out(context, payloads)
+    _check_slots(context, len(payloads), profile)
+    rdd, native = _lay_out(context, payloads, profile)
     call = dump(body, "the body")
     with ExitStack() as stack:
         server = _serve(stack, context, len(payloads), timeout, attempt)
         tickets = [server.ticket(rank) for rank in range(len(payloads))]
-        on_part = BodyOnPart(call, shared, task_cpus(context), tickets, native)
+        on_part = BodyOnPart(call, shared, task_cpus(context, profile), tickets, native)
         job = stack.enter_context(_BarrierJob(context, on_part, rdd, len(payloads)))
         try:
             server.board.supervise(partial(job.check, server.board), on_event, control)
@@ -89,12 +90,13 @@ def run_gang(
             raise failed from failed.__cause__
 
 
-def _lay_out(context: SparkContext, payloads: Sequence[Any]) -> tuple[RDD[Any], bool]:
+def _lay_out(context: SparkContext, payloads: Sequence[Any], profile: Any) -> tuple[RDD[Any], bool]:
     """Return an RDD with one partition for each member, and whether its partitions are the payloads themselves."""
-    source = Source(context, payloads)
+    source = Source(context, payloads, profile)
     if source.numbers is None:
         pickled = [dump(payload, f"payload {rank}") for rank, payload in enumerate(payloads)]
-        return context.parallelize(pickled, len(pickled)), False
+        rdd = context.parallelize(pickled, len(pickled))
+        return rdd if profile is None else rdd.withResources(profile), False
     rdd, partitions = source.take(0, len(payloads))
     if partitions != list(range(rdd.getNumPartitions())):
         raise ConfigurationError(
@@ -104,17 +106,19 @@ def _lay_out(context: SparkContext, payloads: Sequence[Any]) -> tuple[RDD[Any], 
     return rdd, True
 
 
-def _check_slots(context: SparkContext, size: int) -> None:
+def _check_slots(context: SparkContext, size: int, profile: Any) -> None:
     if is_dynamic(context):
         raise ExecutorError(
             "Spark runs no gang (barrier stage) under dynamic allocation: set "
             "--conf spark.dynamicAllocation.enabled=false, or train with ParameterAveragingTrainingMaster"
         )
-    slots = capacity_of(context).slots or 0
+    slots = capacity_of(context, profile).slots or 0
     if slots < size:
+        which = "" if profile is None else " of that profile"
+        flags = ask_for_slots(str(context.master), size, task_cpus(context, profile))
         raise GangUnavailable(
-            f"a gang of {size} members needs {size} slots, but Spark runs {slots} tasks at the same time: "
-            f"ask for fewer workers, or for more slots: {ask_for_slots(str(context.master), size, task_cpus(context))}"
+            f"a gang of {size} members needs {size} slots, but Spark runs {slots} tasks{which} at the same time: "
+            f"ask for fewer workers, or for more slots: {flags}"
         )
 
 

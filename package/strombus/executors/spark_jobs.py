@@ -48,14 +48,19 @@ MISSING = (
 class Source:
     """The parts of one call as an RDD: small descriptions, or partitions of the caller's own RDDs.
 
+    Parameters
+    ----------
+    profile : ResourceProfile, optional
+        What the tasks on them need.
+
     Attributes
     ----------
     numbers : dict of int to int or None
         Part number by partition of the RDD, for native partitions.
     """
 
-    def __init__(self, context: SparkContext, parts: Sequence[Any]) -> None:
-        self._context = context
+    def __init__(self, context: SparkContext, parts: Sequence[Any], profile: Any = None) -> None:
+        self._context, self._profile = context, profile
         self._parts = parts
         native = [isinstance(part, NativePartition) for part in parts]
         if any(native) and not all(native):
@@ -66,6 +71,8 @@ class Source:
         self.numbers: dict[int, int] | None = None
         if any(native):
             self._rdd, self._partitions = _join_native(context, parts)
+            if profile is not None:  # on an RDD of our own: it would stay with the caller's
+                self._rdd = _pruned(self._rdd, list(range(self._rdd.getNumPartitions()))).withResources(profile)
             self.numbers = {partition: number for number, partition in enumerate(self._partitions)}
             if len(self.numbers) < len(parts):
                 raise ConfigurationError("a native partition may be given once in a call, got one twice")
@@ -78,7 +85,8 @@ class Source:
         if self.numbers is not None:
             return self._rdd, self._partitions[start:stop]
         pickled = [(number, dump(self._parts[number], f"part {number}")) for number in range(start, stop)]
-        return self._context.parallelize(pickled, len(pickled)), list(range(len(pickled)))
+        rdd = self._context.parallelize(pickled, len(pickled))
+        return rdd if self._profile is None else rdd.withResources(self._profile), list(range(len(pickled)))
 
 
 def _join_native(context: SparkContext, parts: Sequence[NativePartition]) -> tuple[RDD[Any], list[int]]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from strombus.errors import ConfigurationError, ExecutorError
+from strombus.executors.spark_jobs import translated
 from strombus.types import Capacity
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "ensure_running",
     "is_dynamic",
     "is_local",
+    "known_profile",
     "open_context",
     "task_cpus",
 ]
@@ -123,8 +125,23 @@ def _python_for_workers() -> Iterator[None]:
         del os.environ[name]
 
 
-def task_cpus(context: SparkContext) -> int:
-    """Return ``spark.task.cpus``: the threads that one task may use."""
+def known_profile(context: SparkContext, profile: Any) -> Any:
+    """Return a ResourceProfile as this application knows it, so that all stages name the same one."""
+    from pyspark.resource import ResourceProfile
+
+    if not isinstance(profile, ResourceProfile):
+        raise ConfigurationError(
+            f"profile must be a pyspark.resource.ResourceProfile, got {type(profile).__name__}: "
+            "ResourceProfileBuilder().require(TaskResourceRequests().cpus(2)).build"
+        )
+    with translated():
+        return context.parallelize([0], 1).withResources(profile).getResourceProfile()
+
+
+def task_cpus(context: SparkContext, profile: Any = None) -> int:
+    """Return the threads that one task may use: the profile's cpus, or ``spark.task.cpus``."""
+    if profile is not None and "cpus" in profile.taskResources:
+        return max(1, int(profile.taskResources["cpus"].amount))
     return int(context.getConf().get("spark.task.cpus", "1") or 1)
 
 
@@ -140,16 +157,16 @@ def is_local(context: SparkContext) -> bool:
     return master == "local" or master.startswith("local[")
 
 
-def capacity_of(context: SparkContext) -> Capacity:
+def capacity_of(context: SparkContext, profile: Any = None) -> Capacity:
     """Return the tasks that run at the same time, None with dynamic allocation, and their hosts.
 
-    Waits at most 30 s for executors that are still starting.
+    Waits at most 30 s for executors that are still starting. `profile` says what a task needs.
     """
     deadline = time.monotonic() + REGISTRATION_SECONDS
     while not _registered(context) and time.monotonic() < deadline:
         time.sleep(0.1)
     hosts = tuple(sorted(set(_executor_hosts(context))))
-    return Capacity(None if is_dynamic(context) else _slots(context), hosts, task_cpus(context))
+    return Capacity(None if is_dynamic(context) else _slots(context, profile), hosts, task_cpus(context, profile))
 
 
 def _registered(context: SparkContext) -> bool:
@@ -177,16 +194,17 @@ def _driver_host(context: SparkContext, listed: Counter[str]) -> str:
     return host if host in listed else next(iter(listed), "")
 
 
-def _slots(context: SparkContext) -> int:
+def _slots(context: SparkContext, profile: Any = None) -> int:
     """Return how many tasks run at the same time: Spark's own figure for barrier stages."""
     from py4j.protocol import Py4JError
 
     scala = context._jsc.sc()
     try:
-        profile = scala.resourceProfileManager().defaultResourceProfile()
-        return int(scala.maxNumConcurrentTasks(profile))
+        default = scala.resourceProfileManager().defaultResourceProfile()
+        needs = default if profile is None else profile._java_resource_profile
+        return int(scala.maxNumConcurrentTasks(needs))
     except Py4JError:  # not in Spark's public API: another version may lack it
-        return max(1, int(context.defaultParallelism) // task_cpus(context))
+        return max(1, int(context.defaultParallelism) // task_cpus(context, profile))
 
 
 def ask_for_slots(master: str, count: int, cpus: int) -> str:

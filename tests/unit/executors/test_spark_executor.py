@@ -19,7 +19,7 @@ pytest.importorskip("pyspark", reason="pyspark is not installed")
 
 from helpers.spark import spark_context, spark_session
 
-from strombus.errors import ConfigurationError, ExecutorError, GangError
+from strombus.errors import ConfigurationError, ExecutorError, GangError, GangUnavailable
 from strombus.executors import spark_gang
 from strombus.executors.base import merge_plan
 from strombus.executors.spark import SparkExecutor
@@ -334,3 +334,37 @@ def test_a_driver_address_that_is_not_its_own_is_named(host: str) -> None:
 )
 def test_errors_of_spark_say_what_to_do(text: str, advice: str) -> None:
     assert advice in str(explain(text))
+
+
+def profiles_of(context: Any, jobs: set[int]) -> list[int]:
+    """Return the resource profiles of the stages of these jobs, in their order."""
+    tracker, store = context.statusTracker(), context._jsc.sc().statusStore()
+    stages = sorted(stage for job in jobs for stage in tracker.getJobInfo(job).stageIds)
+    return [store.lastStageAttempt(stage).resourceProfileId() for stage in stages]
+
+
+def test_a_profile_is_that_of_tasks_and_members() -> None:
+    """Of task requests alone: executor requests need dynamic allocation, and so no gang; they are not tried here."""
+    from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
+
+    context = spark_context()
+    known = context._jsc.sc().statusTracker().getJobIdsForGroup
+    profile = ResourceProfileBuilder().require(TaskResourceRequests().cpus(1)).build
+    with SparkExecutor(context, profile=profile) as executor:
+        assert executor.capacity().slots == 2
+        rdd = context.parallelize(range(4), 2)
+        before = set(known(None))
+        assert list(executor.map(tasks.square, [2, 3])) == [4, 9]
+        assert list(executor.map(total, natives(rdd, 1, 0))) == [5, 1]
+        both = [b"a", b"b"]
+        assert executor.gang(tasks.exchange_twice, both, timeout=60) == [(both, [b"aa", b"bb"])] * 2
+        assert profiles_of(context, set(known(None)) - before) == [executor.profile.id] * 3
+        assert executor.profile.id != 0  # the application's own
+        assert rdd.getResourceProfile() is None
+    wide = ResourceProfileBuilder().require(TaskResourceRequests().cpus(2)).build
+    with SparkExecutor(context, profile=wide) as executor:
+        assert (executor.capacity().slots, executor.capacity().threads) == (0, 2)  # executors have one core
+        with pytest.raises(GangUnavailable, match=r"Spark runs 0 tasks of that profile .*local-cluster\[1,2,1024\]"):
+            executor.gang(tasks.exchange_twice, [b"a"], timeout=60)
+    with pytest.raises(ConfigurationError, match=r"must be a pyspark.resource.ResourceProfile, got int"):
+        SparkExecutor(context, profile=2)
