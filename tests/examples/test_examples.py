@@ -79,10 +79,13 @@ def test_an_example_on_a_dask_cluster_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("name", [pytest.param("search_dask.py", marks=pytest.mark.dask), "search_optuna.py"])
-def test_a_search_stops_what_lags_behind_and_finds_a_good_configuration(name, tmp_path):
+def test_a_search_stops_what_lags_behind_and_finds_a_good_configuration(request, name, tmp_path):
+    options = []
     if name == "search_optuna.py":
         pytest.importorskip("optuna", reason="optuna is not installed: the extra 'search' brings it")
-    printed = run([sys.executable, EXAMPLES / name], tmp_path)
+    else:
+        options = ["--scheduler", request.getfixturevalue("dask_cluster").scheduler_address]
+    printed = run([sys.executable, EXAMPLES / name, *options], tmp_path)
     assert accuracy(printed) > 0.9
     if name == "search_dask.py":
         trained = dict(map(int, found) for found in re.findall(r"(\d+) trials trained (\d+) epochs", printed))

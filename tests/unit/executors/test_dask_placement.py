@@ -57,9 +57,7 @@ def process_of(_, __):
     return os.getpid()
 
 
-@pytest.mark.parametrize(
-    ("how", "kind"), [("auto", "sharing"), ("get_client", "sharing"), ("worker_client", "averaging")]
-)
+@pytest.mark.parametrize(("how", "kind"), [("auto", "sharing"), ("worker_client", "averaging")])
 def test_a_fit_in_a_task_has_all_workers_of_its_cluster(dask_client, how, kind):
     """Both workers have one thread, and one of them runs the task: its slot must be free for a member."""
     found, scheduler, slots = dask_client.submit(fit_in_task, how, kind, pure=False).result(PATIENCE)
