@@ -150,16 +150,20 @@ class GangWatch:
         """Tell the observer of an epoch that every member has ended, and whose state is here if it is waited for."""
         if len(self._ended) < self._size or not all(values["whole"] for values in self._ended.values()):
             return
-        if self._job.waits and not self._state_is_whole:
+        comes = self._job.waits or self._job.hands_over
+        if comes and not self._state_is_whole:
             return
         epoch = self.epoch
-        state = unpack_state(bytes(self._state)) if self._job.waits else None
+        state = unpack_state(bytes(self._state)) if comes else None
         self._enough = stop = self._job.observer.on_epoch(epoch, state, self._validation(), self._seconds())
         if self._job.waits or self._room is not None:
             next_one = self._job.observer.validates(epoch + 1)
             word = {"epoch": epoch, "stop": bool(stop), "validate": next_one}
             grows, leaves = not stop and self._can_grow(), self._job.observer.interrupted()
             self._words.append({**word, "leave": leaves, "regroup": grows and not leaves})
+        elif stop and not self._stops and not self._job.observer.interrupted():
+            self._stops = True
+            self._words.append({"stop": True})
         self.epoch, self._round = epoch + 1, 0
         self._ended, self._state, self._state_is_whole = {}, bytearray(), False
         early, self._early = self._early, []

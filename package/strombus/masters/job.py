@@ -181,6 +181,8 @@ class TrainingJob:
         the observer wants it.
     waits : bool
         Whether the observer needs each epoch's state, or may stop the fit after it.
+    hands_over : bool
+        Whether it gets each epoch's state and need not be waited for: what it says to that may come later.
     carried : object
         What the last fit of the same trainer and master left for the next one, and what this one leaves.
     cursor : Cursor or None
@@ -214,6 +216,7 @@ class TrainingJob:
     stats: TrainingStats = field(default_factory=TrainingStats)
     validation: Source | None = None
     waits: bool = True
+    hands_over: bool = False
     carried: Any = None
     cursor: Cursor | None = None
     saving: Saving | None = None

@@ -358,6 +358,7 @@ class SharedTrainingMaster(TrainingMaster):
             validation=validation,
             validates_first=job.observer.validates(job.first_epoch),
             waits=job.waits,
+            hands_over=job.hands_over,
             hooks=self.training_hooks,
             timed=self.collect_training_stats,
             saving=job.saving,

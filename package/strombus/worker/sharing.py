@@ -129,6 +129,8 @@ class _Training:
         for epoch in self.work.epochs:
             whole = self._epoch(epoch)
             last = whole and epoch == self.work.epochs[-1]
+            if whole and (self.work.waits or self.work.hands_over):
+                self._hand_over(epoch)
             if not whole or (waits and not self._may_go_on(epoch)) or self.leaves:
                 break
         if self.leaves and not last:
@@ -354,12 +356,15 @@ class _Training:
             elif not self.peers.lost:  # the same to all, who hear all words in one order
                 self.words[word["epoch"]] = word
 
-    def _may_go_on(self, epoch: int) -> bool:
-        """Hand the epoch's network to the driver, if it wants it, and wait for its word."""
+    def _hand_over(self, epoch: int) -> None:
+        """Hand the epoch's network to the driver."""
         with self.recorder.phase("settle"):
-            state = self.settler.current_state() if self.work.waits else None
+            state = self.settler.current_state()
         if state is not None:
             self.reports.tell_state(epoch, state)
+
+    def _may_go_on(self, epoch: int) -> bool:
+        """Wait for the driver's word after an epoch."""
 
         def told() -> bool:
             self._hear()

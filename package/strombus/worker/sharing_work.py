@@ -74,6 +74,8 @@ class SharingWork:
         Whether it wants that for the first epoch; of others it says so before they begin.
     waits : bool
         Whether the driver sees each epoch's network and says whether to go on; otherwise every epoch is like the first.
+    hands_over : bool
+        Whether the driver sees each epoch's network, while the next epoch is trained.
     carried : Carried or None
         What an earlier fit has left.
     saving : Saving or None
@@ -99,6 +101,7 @@ class SharingWork:
     validation: ScoringWork | None = None
     validates_first: bool = True
     waits: bool = False
+    hands_over: bool = False
     hooks: tuple[TrainingHook, ...] = ()
     timed: bool = False
     carried: Carried | None = None
