@@ -12,10 +12,11 @@ from typing import Any
 
 from strombus.callbacks import EpochRecord
 from strombus.executors.base import Executor
+from strombus.executors.local import LocalExecutor
 from strombus.networks import Network
 from strombus.types import NetworkState
 
-__all__ = ["Aside", "Pending"]
+__all__ = ["Aside", "Pending", "set_aside"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,3 +99,21 @@ class Aside:
         else:
             # A daemon, so that a program whose fit was stopped does not wait for it.
             threading.Thread(target=pending.run, args=arguments, name="strombus-validation", daemon=True).start()
+
+
+def set_aside(executor: Executor, workers: int, validate: Validate, busy: bool) -> tuple[Executor, Aside | None]:
+    """Return the executor for `workers` that train, and what validates beside them; None where no slot is free.
+
+    `busy` says that no worker can validate between two epochs, either.
+    """
+    training, spare = executor.split(workers)
+    if spare is None:
+        logger.warning(
+            "validation_mode='async' needs slots that are free: %d workers train, and %s has %s slots; epochs are "
+            "validated before the next one begins. Give the master fewer workers, or the backend more",
+            workers,
+            executor.name,
+            executor.capacity().slots or "an unknown number of",
+        )
+        return executor, None
+    return training, Aside(validate, spare, LocalExecutor(1) if busy else executor)

@@ -16,10 +16,9 @@ from strombus.callbacks import Callback, FitPlan
 from strombus.data import NativeCollection, Source, StreamSource, count_objects, open_source
 from strombus.errors import DataError, EmptyDataError, GangUnavailable, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
-from strombus.executors.local import LocalExecutor
 from strombus.exporting import readable_source
 from strombus.files import join, normalise
-from strombus.fitting.aside import Aside
+from strombus.fitting.aside import set_aside
 from strombus.fitting.attempts import Attempts
 from strombus.fitting.checkpointing import Keeper, layout_of
 from strombus.fitting.interrupting import Interruption
@@ -213,7 +212,8 @@ class Fit:
             _check_labels(source, "the data")
         workers, span = workers or self._workers(), range(self.network.epoch, self.network.epoch + epochs)
         if self._beside and self._validation is not None:
-            self._set_aside(workers)
+            validate = partial(self._validate, self._validation)
+            self.executor, self._books.aside = set_aside(self.executor, workers, validate, self.master.validates)
         if self.keeper is not None:
             facts: dict[str, Any] = {"backend": self.executor.name, "workers": workers, "seed": self.seed}
             if not isinstance(source, StreamSource):
@@ -228,21 +228,6 @@ class Fit:
                 logger.warning("the last checkpoint is the fit's result: %s", failure)
             else:
                 workers = self._attempts.begin(workers, failure)
-
-    def _set_aside(self, workers: int) -> None:
-        """Have epochs validated on the slots that `workers` leave free, if there are any."""
-        training, spare = self.executor.split(workers)
-        if spare is None:
-            logger.warning(
-                "validation_mode='async' needs slots that are free: %d workers train, and %s has %s slots; epochs are "
-                "validated before the next one begins. Give the master fewer workers, or the backend more",
-                workers,
-                self.executor.name,
-                self.executor.capacity().slots or "an unknown number of",
-            )
-            return
-        self.executor, stand_in = training, LocalExecutor(1) if self.master.validates else self.executor
-        self._books.aside = Aside(partial(self._validate, self._validation), spare, stand_in)
 
     def _job(self, source: Readable, workers: int, span: range) -> TrainingJob:
         """Return what is to be done of the epochs `span`: all, or what an earlier attempt has left."""
