@@ -20,10 +20,11 @@ from strombus.data.conversion import (
     plan_loads,
     read_converted,
 )
-from strombus.data.dl4j_files import StoredFile, find_all, first_layout
+from strombus.data.dl4j_files import find_all, first_layout
 from strombus.data.dl4j_source import warn_of_metadata
 from strombus.data.manifest import JOURNAL, is_finished, write_manifest
 from strombus.data.rows import Layout
+from strombus.data.stored import StoredFile
 from strombus.data.writer import manifest_of, remove_others
 from strombus.errors import ConfigurationError, DataError, EmptyDataError, TaskError
 from strombus.executors.base import Executor

@@ -126,10 +126,11 @@ class Inference:
         read = read_masked_pair if masked else read_pair
         work = self._work(self._outputs(), batch_size, read=read)
         source = open_source(data)
-        if isinstance(source, Source) and not source.keyed:
+        lazy = isinstance(source, NativeCollection) and source.lazy
+        if not (isinstance(source, LocalStream) or lazy or source.keyed):
             raise DataError(
-                "feed_forward_with_key needs keys: a Bag, an RDD or a list of pairs, or a Zarr dataset with an array "
-                "keys; predict takes data without"
+                "feed_forward_with_key needs keys: a Bag, an RDD or a list of pairs, a Zarr dataset with an array "
+                "keys, or a table with a key column (strombus.data.table); predict takes data without"
             )
         return self._answer(source, work, to)
 
@@ -209,8 +210,9 @@ class Inference:
         """Give the work, shared with the workers, and the parts of the data."""
         source = open_source(data)
         if isinstance(source, NativeCollection):
+            keyed = not whole and source.keyed
             with self._shared(work.to(target)) as shared:
-                yield shared, source.objects()
+                yield shared, source.objects() if source.lazy or keyed else source.partitions()
         elif isinstance(source, LocalStream) and isinstance(source.objects, list):
             with self._shared(work.to(target)) as shared:
                 yield shared, _chunks(source.objects, work)

@@ -12,13 +12,15 @@ from strombus.data.mixing import MixedSource, mix
 from strombus.data.native import NativeCollection, count_cell, count_objects, open_cell
 from strombus.data.opening import open_dataset
 from strombus.data.order import Window, cut_order, endless_order, epoch_order, stretches, window_rows
+from strombus.data.parquet_source import ParquetSource
 from strombus.data.reader import BatchReader, read_batches
 from strombus.data.reels import Reel, StreamSource, look_at, read_stream
 from strombus.data.results import Piece, PieceWriter
-from strombus.data.rows import Column, Rows, as_rows, load_cell, rebatch
+from strombus.data.rows import Column, KeyedRows, Rows, as_rows, load_cell, rebatch
 from strombus.data.source import ArraySource, Source
 from strombus.data.sources import open_source
 from strombus.data.streams import LocalStream, Stream, stream
+from strombus.data.table import table
 from strombus.data.validation import ValidationReport
 from strombus.data.zarr_source import ZarrSource
 from strombus.normalizers import (
@@ -37,6 +39,7 @@ __all__ = [
     "Dl4jSource",
     "ExampleSource",
     "ImagePreProcessingScaler",
+    "KeyedRows",
     "LocalStream",
     "Manifest",
     "MixedSource",
@@ -45,6 +48,7 @@ __all__ = [
     "Normalizer",
     "NormalizerMinMaxScaler",
     "NormalizerStandardize",
+    "ParquetSource",
     "Part",
     "Piece",
     "PieceWriter",
@@ -79,6 +83,7 @@ __all__ = [
     "save_normalizer",
     "stream",
     "stretches",
+    "table",
     "validate",
     "window_rows",
 ]

@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from strombus.data import store
-from strombus.data.dl4j_files import StoredFile, layout_of, open_file
+from strombus.data.dl4j_files import layout_of, open_file
 from strombus.data.manifest import JOURNAL
 from strombus.data.rows import Column, Layout
+from strombus.data.stored import StoredFile
 from strombus.data.writer import PartWriter, Written
 from strombus.documents import counted
 from strombus.errors import DataError

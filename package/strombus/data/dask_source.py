@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from math import isnan
 from typing import Any
 
-from strombus.data.native import Cut, NativeCollection, cut_rows, join_cuts, table_rows
-from strombus.data.rows import Rows, as_rows
+from strombus.data.columns import TableColumns
+from strombus.data.frames import check_frame, frame_rows, keyed_frame_rows
+from strombus.data.native import Cut, NativeCollection, cut_rows, join_cuts
+from strombus.data.rows import KeyedRows, Rows, as_rows
 from strombus.errors import DataError
 from strombus.types import DataSet, NativePartition
 
@@ -24,14 +28,23 @@ class DaskCollection(NativeCollection):
         Where the partitions are those of a Bag.
     wrap : callable, optional
         Makes of a Bag what the user handed over in its place.
+    keyed : sequence of dask.delayed.Delayed, optional
+        The partitions of a table with their keys, each a list of `KeyedRows`.
     """
 
     engine = "dask"
 
-    def __init__(self, delayed: Sequence[Any], bag: Any = None, wrap: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        delayed: Sequence[Any],
+        bag: Any = None,
+        wrap: Callable[[Any], Any] | None = None,
+        keyed: Sequence[Any] | None = None,
+    ) -> None:
         self._delayed = list(delayed)
         self._bag = bag
         self._wrap = wrap
+        self._keyed = keyed
         self._cells: list[Any] = []
 
     def partitions(self) -> list[NativePartition]:
@@ -40,9 +53,15 @@ class DaskCollection(NativeCollection):
 
     def objects(self) -> list[NativePartition]:
         """Return the partitions as they came, keys included where objects have some."""
-        if self._bag is None:
+        delayed = self._keyed if self._bag is None else self._bag.to_delayed()
+        if delayed is None:
             return self.partitions()
-        return [NativePartition(self.engine, handle, index) for index, handle in enumerate(self._bag.to_delayed())]
+        return [NativePartition(self.engine, handle, index) for index, handle in enumerate(delayed)]
+
+    @property
+    def keyed(self) -> bool:
+        """Whether this is a table with a column of keys."""
+        return self._keyed is not None
 
     @property
     def lazy(self) -> bool:
@@ -134,14 +153,23 @@ def _aligned(array: Any, rows: tuple[Any, ...]) -> Any:
     return array.rechunk({0: rows, **whole} if known else whole)
 
 
-def from_frame(frame: Any, features: Sequence[str], label: str | None) -> DaskCollection:
-    """Take a Dask DataFrame's columns."""
+def from_frame(frame: Any, columns: TableColumns) -> DaskCollection:
+    """Take a Dask DataFrame's columns; only these are computed."""
     import dask
 
-    make = dask.delayed(frame_rows)
-    return DaskCollection([make(part, list(features), label) for part in frame.to_delayed()])
+    columns = replace(columns, engine="dask")
+    check_frame(frame._meta, columns)
+    delayed = frame[list(columns.names)].to_delayed()
+    rows = [dask.delayed(partial(frame_rows, columns=columns, piece=_piece(i)))(part) for i, part in enumerate(delayed)]
+    if columns.key is None:
+        return DaskCollection(rows)
+    keyed = [dask.delayed(partial(_keyed, columns, _piece(i)))(part) for i, part in enumerate(delayed)]
+    return DaskCollection(rows, keyed=keyed)
 
 
-def frame_rows(frame: Any, features: Sequence[str], label: str | None) -> DataSet:
-    """Build a `DataSet` from a pandas DataFrame."""
-    return table_rows([frame[name].to_numpy() for name in features], None if label is None else frame[label].to_numpy())
+def _piece(number: int) -> str:
+    return f" of partition {number}"
+
+
+def _keyed(columns: TableColumns, piece: str, frame: Any) -> list[KeyedRows]:
+    return [keyed_frame_rows(frame, columns, piece)]

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 from strombus.data import store
 from strombus.data.rows import Column, Layout
+from strombus.data.stored import THREADS, StoredFile, natural_order, stored_file
 from strombus.documents import counted
 from strombus.errors import DataError, EmptyDataError, MissingDataError
 from strombus.files import open_storage
 from strombus.interchange.dl4j.binary import Input
 from strombus.interchange.dl4j.datasets import Description, describe_dataset
 
-__all__ = ["THREADS", "StoredFile", "find_all", "first_layout", "holds_dl4j", "layout_of", "look_into", "open_file"]
+__all__ = ["find_all", "first_layout", "holds_dl4j", "layout_of", "look_into", "open_file"]
 
 SUFFIX = ".bin"
 SMALL = 4 << 20
 """Bytes of a file that is fetched from a remote store in one request."""
 
-THREADS = 16
-"""Threads that look for files, and into them; they wait for the storage."""
-
 _LOOK_BYTES = 1 << 16
-_VERSIONS = ("mtime", "ETag", "LastModified", "last_modified", "modificationTime", "updated", "created")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file as its storage lists it; `version` changes with its content, as far as the storage can tell."""
-
-    uri: str
-    size: int
-    version: str = ""
 
 
 def holds_dl4j(uri: str) -> bool:
@@ -82,10 +68,10 @@ def find_files(uri: str) -> tuple[list[StoredFile], list[str]]:
     except FileNotFoundError:
         raise MissingDataError(f"no data at {uri}: neither a file nor a directory; check the path") from None
     if info["type"] != "directory":
-        return [_stored(uri, info)], []
+        return [stored_file(uri, info)], []
     found = {str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: entry for entry in fs.ls(path, detail=True)}
     found.pop(str(path).rstrip("/").rsplit("/", 1)[-1], None)  # object stores list the directory itself too
-    names = sorted(filter(_is_ours, found), key=_natural)
+    names = sorted(filter(_is_ours, found), key=natural_order)
     others = sorted(name for name in found.keys() - set(names) if not name.startswith((".", "_")))
     if not names:
         inside = f"it has {', '.join(others[:8])}" if others else "it is empty"
@@ -96,7 +82,7 @@ def find_files(uri: str) -> tuple[list[StoredFile], list[str]]:
                 f"{store.join(uri, name)} is a symbolic link: in a directory of data none is followed, since it may "
                 f"lead anywhere; copy the directory with its links resolved (cp -RL)"
             )
-    return [_stored(store.join(uri, name), found[name]) for name in names], others
+    return [stored_file(store.join(uri, name), found[name]) for name in names], others
 
 
 def find_all(uris: Sequence[str]) -> tuple[list[StoredFile], list[str]]:
@@ -105,17 +91,6 @@ def find_all(uris: Sequence[str]) -> tuple[list[StoredFile], list[str]]:
         found = list(pool.map(find_files, uris))
     others = [store.join(uri, name) for uri, (_, names) in zip(uris, found, strict=True) for name in names]
     return [file for files, _ in found for file in files], others
-
-
-def _stored(uri: str, info: dict[str, Any]) -> StoredFile:
-    if info["type"] != "file":
-        raise DataError(f"{uri} is no regular file")
-    return StoredFile(uri, int(info.get("size") or 0), next((str(info[key]) for key in _VERSIONS if key in info), ""))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Order names by the numbers in them: dataset_0_9 before dataset_0_10."""
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", name) if piece]
 
 
 @contextmanager

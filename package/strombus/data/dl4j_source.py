@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any
 
 from strombus.data.claims import LARGEST_BLOCK
-from strombus.data.dl4j_files import THREADS, StoredFile, find_all, layout_of, look_into, open_file
+from strombus.data.dl4j_files import find_all, layout_of, look_into, open_file
 from strombus.data.kept import Kept
 from strombus.data.rows import Layout, concatenate
 from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
+from strombus.data.stored import THREADS, StoredFile
 from strombus.documents import counted
 from strombus.errors import DataError, EmptyDataError, StrombusWarning
 from strombus.interchange.dl4j.datasets import describe_dataset, read_rows
@@ -135,8 +136,7 @@ class Dl4jSource(Source):
 
     def release(self) -> None:
         """Drop what was kept."""
-        with self._lock:
-            self._kept.clear()
+        self._kept.clear()
 
     def _read(self, block: Block) -> Columns:
         pieces: list[Columns] = []

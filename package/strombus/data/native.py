@@ -10,7 +10,7 @@ import numpy as np
 
 from strombus.data.rows import Rows, iterate_rows, load_cell
 from strombus.errors import ConfigurationError, DataError
-from strombus.types import DataSet, NativePartition
+from strombus.types import NativePartition
 
 __all__ = [
     "Cut",
@@ -22,7 +22,6 @@ __all__ = [
     "join_cuts",
     "open_cell",
     "plan_cells",
-    "table_rows",
 ]
 
 
@@ -57,6 +56,11 @@ class NativeCollection(ABC):
     @property
     def lazy(self) -> bool:
         """Whether this is a collection of objects, which `apply` makes another one of; arrays and tables are not."""
+        return False
+
+    @property
+    def keyed(self) -> bool:
+        """Whether this is a table with a column of keys: `objects` then gives `KeyedRows`."""
         return False
 
     def apply(self, function: Callable[[Any, Iterable[Any]], Iterable[Any]], shared: Any) -> Any:
@@ -176,31 +180,3 @@ def join_cuts(pieces: Iterable[Rows], size: int) -> Rows:
             f"persist or checkpoint it first"
         )
     return cell
-
-
-def table_rows(features: Sequence[Any], label: Any | None) -> DataSet:
-    """Build a `DataSet` from columns of a table.
-
-    Parameters
-    ----------
-    features : sequence of columns
-        One column of numbers, arrays or vectors, or several columns of numbers that become a row's values.
-    label : column or None
-    """
-    columns = [_column(values) for values in features]
-    joined = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
-    if joined.ndim == 1:
-        joined = joined[:, None]
-    return DataSet(joined, None if label is None else _column(label))
-
-
-def _column(values: Any) -> Any:
-    array = np.asarray(values)
-    if array.dtype != object:
-        return array
-    if not len(array):
-        return np.empty(0)
-    rows = [value.toArray() if hasattr(value, "toArray") else np.asarray(value) for value in array]
-    if len({row.shape for row in rows}) > 1:
-        raise DataError(f"all rows of a column need one shape, got {sorted({row.shape for row in rows})[:4]}")
-    return np.stack(rows)

@@ -12,10 +12,29 @@ import numpy as np
 from strombus.errors import DataError, kind_of
 from strombus.types import Columns, DataSet, MultiDataSet, from_columns
 
-__all__ = ["Column", "Layout", "Rows", "as_rows", "concatenate", "is_mask", "iterate_rows", "load_cell", "rebatch"]
+__all__ = [
+    "Column",
+    "KeyedRows",
+    "Layout",
+    "Rows",
+    "as_rows",
+    "concatenate",
+    "is_mask",
+    "iterate_rows",
+    "load_cell",
+    "rebatch",
+]
 
 Rows = DataSet | MultiDataSet
 """One object with any number of rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedRows:
+    """Rows, and the key of each."""
+
+    keys: Any
+    rows: Rows
 
 
 class Column(NamedTuple):

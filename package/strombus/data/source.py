@@ -119,14 +119,16 @@ class ArraySource(Source):
     ----------
     data : DataSet or MultiDataSet
     transform : callable, optional
+    keys : array, shape (examples,), optional
     """
 
-    def __init__(self, data: Rows, transform: Transform | None = None) -> None:
+    def __init__(self, data: Rows, transform: Transform | None = None, keys: Any = None) -> None:
         self.kind = data.kind
         self.part_rows = (data.examples,)
         self.columns = Layout.of(data).columns
         self.transform = transform
         self._arrays = data.columns()
+        self._keys = keys
 
     @classmethod
     def collect(cls, objects: Iterable[Any], transform: Transform | None = None) -> ArraySource:
@@ -146,6 +148,15 @@ class ArraySource(Source):
         if layout is None:
             raise EmptyDataError("the data has no examples at all")
         return cls(from_columns(layout.kind, concatenate(layout, pieces)), transform)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether keys were given."""
+        return self._keys is not None
+
+    def read_keys(self, start: int, stop: int) -> Any:
+        """Return the keys of rows `start` to `stop`."""
+        return super().read_keys(start, stop) if self._keys is None else self._keys[start:stop]
 
     def blocks(self) -> tuple[Block, ...]:
         """Return runs of about 4 MiB."""

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from strombus.data import dask_source, spark_connect_source, spark_source
+from strombus.data import dask_source, spark_source
+from strombus.data.columns import default_columns
 from strombus.data.native import NativeCollection
 from strombus.data.opening import open_dataset
 from strombus.data.rows import as_rows
 from strombus.data.source import ArraySource, Source, Transform
 from strombus.data.streams import Examples, LocalStream, Stream, is_maker
+from strombus.data.table import open_frame
 from strombus.errors import DataError, kind_of
 from strombus.types import DataSet, MultiDataSet
 
@@ -32,7 +34,7 @@ def open_source(
     *,
     transform: Transform | None = None,
     features: str | Sequence[str] = "features",
-    label: str | None = "label",
+    label: str | Sequence[str] | None = "label",
 ) -> Source | LocalStream | NativeCollection:
     """Find out what `data` is.
 
@@ -45,8 +47,9 @@ def open_source(
     transform : callable, optional
         For paths and arrays, see `open_dataset`; for what the calling process reads once, or an engine computes, an
         error.
-    features, label : str
-        Columns of a DataFrame; several feature columns of numbers become a row's values.
+    features, label : str or list of str
+        Columns of a DataFrame or of Parquet files, see `table`, which takes weights and keys too; a column ``label``
+        may be missing.
 
     Returns
     -------
@@ -63,11 +66,13 @@ def open_source(
     if isinstance(data, Source | LocalStream | NativeCollection):
         return data
     if isinstance(data, str | os.PathLike) or (isinstance(data, list | tuple) and data and _all_paths(data)):
-        return open_dataset(data, transform)
+        return open_dataset(data, transform, features=features, label=label)
     if isinstance(data, DataSet | MultiDataSet):
         return ArraySource(data, transform)
-    found = _native(data, [features] if isinstance(features, str) else list(features), label)
-    opened = found if found is not None else _local(data, features, label, transform)
+    if (frame := open_frame(data, lambda there: default_columns(features, label, there), transform)) is not None:
+        return frame
+    found = _native(data)
+    opened = found if found is not None else _local(data, transform)
     if transform is not None and not isinstance(opened, Source):
         raise DataError(
             "a transform is for data that workers read: wanted paths, arrays or strombus.data.examples(...), got "
@@ -86,7 +91,7 @@ def _is(data: Any, module: str, name: str) -> bool:
     return isinstance(kind, type) and isinstance(data, kind)
 
 
-def _native(data: Any, features: list[str], label: str | None) -> NativeCollection | None:
+def _native(data: Any) -> NativeCollection | None:
     if _is(data, "dask.bag", "Bag"):
         return dask_source.from_bag(data)
     if hasattr(type(data), "toBag"):  # an RDD on Dask
@@ -94,40 +99,14 @@ def _native(data: Any, features: list[str], label: str | None) -> NativeCollecti
     arrays = data if isinstance(data, tuple) else (data,)
     if any(_is(array, "dask.array", "Array") for array in arrays):
         return dask_source.from_arrays(arrays)
-    if _is(data, "dask.dataframe", "DataFrame"):
-        return dask_source.from_frame(data, _known(features, data.columns), _known_label(label, data.columns))
     if _is(data, "pyspark", "RDD"):
         return spark_source.from_rdd(data)
-    if type(data).__module__.startswith("pyspark.sql") and hasattr(data, "schema"):
-        connect = type(data).__module__.startswith("pyspark.sql.connect")
-        from_frame = spark_connect_source.from_frame if connect else spark_source.from_frame
-        columns = data.columns
-        return from_frame(data, _known(features, columns), _known_label(label, columns))
     return None
 
 
-def _known(features: list[str], columns: Iterable[Any]) -> list[str]:
-    if missing := [name for name in features if name not in columns]:
-        raise DataError(
-            f"the DataFrame has no column {', '.join(missing)}, it has {', '.join(map(str, columns))}; "
-            f"say which hold the features"
-        )
-    return features
-
-
-def _known_label(label: str | None, columns: Iterable[Any]) -> str | None:
-    names = list(columns)
-    if label is not None and label not in names and label != "label":
-        raise DataError(f"the DataFrame has no column {label}, it has {', '.join(map(str, names))}")
-    return label if label in names else None
-
-
-def _local(data: Any, features: Any, label: str | None, transform: Transform | None) -> Source | LocalStream:
+def _local(data: Any, transform: Transform | None) -> Source | LocalStream:
     if isinstance(data, tuple) and data and not isinstance(data[0], DataSet | MultiDataSet):
         return ArraySource(as_rows(data), transform)
-    if _is(data, "pandas", "DataFrame"):
-        names = _known([features] if isinstance(features, str) else list(features), data.columns)
-        return ArraySource(dask_source.frame_rows(data, names, _known_label(label, data.columns)), transform)
     if isinstance(data, np.ndarray) or _is(data, "torch", "Tensor"):
         return ArraySource(DataSet(data), transform)
     if _is(data, "torch.utils.data", "IterableDataset") or is_maker(data):

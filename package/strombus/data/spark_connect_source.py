@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
 from strombus.data.arrow import batch_rows
+from strombus.data.columns import TableColumns
 from strombus.data.native import NativeCollection
+from strombus.data.spark_source import check_schema, quoted
 from strombus.errors import ConfigurationError
 from strombus.types import NativePartition
 
@@ -39,27 +41,36 @@ class ConnectCollection(NativeCollection):
     Parameters
     ----------
     frame : pyspark.sql.connect.dataframe.DataFrame
-        The columns of the features, and after them that of the labels.
-    features : int
-        Columns of features.
-    labelled : bool
+    columns : TableColumns
+        Those of the frame.
     """
 
     engine = "spark-connect"
 
-    def __init__(self, frame: Any, features: int, labelled: bool) -> None:
+    def __init__(self, frame: Any, columns: TableColumns) -> None:
         self._frame = frame
-        self._open = partial(batch_rows, features, labelled)
-        self._handle: FrameHandle | None = None
+        self._columns = columns
 
     def partitions(self) -> list[NativePartition]:
         """Return the partitions; the first call counts their rows on the cluster, since nobody else knows them."""
-        if self._handle is None:
+        return self._handles(partial(batch_rows, self._columns, False))
+
+    def objects(self) -> list[NativePartition]:
+        """Return the partitions, keys included where there are some."""
+        return self._handles(partial(batch_rows, self._columns, self.keyed))
+
+    @property
+    def keyed(self) -> bool:
+        """Whether there is a column of keys."""
+        return self._columns.key is not None
+
+    def _handles(self, read: Callable[[Iterator[Any]], Iterator[Any]]) -> list[NativePartition]:
+        if self._counts is None:
             counted = self._frame.mapInArrow(_count, "partition int, rows long").collect()
             rows = {int(partition): int(count) for partition, count in counted}
             self._counts = [rows.get(index, 0) for index in range(max(rows, default=-1) + 1)]
-            self._handle = FrameHandle(self._frame, len(self._counts), self._open)
-        return [NativePartition(self.engine, self._handle, index) for index in range(self._handle.partitions)]
+        handle = FrameHandle(self._frame, len(self._counts), read)
+        return [NativePartition(self.engine, handle, index) for index in range(handle.partitions)]
 
     def counts(self, executor: Any) -> list[int]:
         """Return the rows of each partition."""
@@ -80,10 +91,11 @@ class ConnectCollection(NativeCollection):
         """Do nothing: nothing is cached."""
 
 
-def from_frame(frame: Any, features: Sequence[str], label: str | None) -> ConnectCollection:
+def from_frame(frame: Any, columns: TableColumns) -> ConnectCollection:
     """Take a DataFrame's columns: numbers, arrays or ML vectors."""
-    names = [*features, *([] if label is None else [label])]
-    return ConnectCollection(frame.select(*names), len(features), label is not None)
+    columns = replace(columns, engine="spark-connect")
+    check_schema(frame, columns)
+    return ConnectCollection(frame.select(*map(quoted, columns.names)), columns)
 
 
 def _count(batches: Iterator[Any]) -> Iterator[Any]:

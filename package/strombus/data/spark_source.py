@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from strombus.data.native import Cut, NativeCollection, cut_rows, join_cuts, table_rows
+from strombus.data.columns import At, Name, TableColumns, missing, no_numbers, stack_cells
+from strombus.data.native import Cut, NativeCollection, cut_rows, join_cuts
 from strombus.data.rows import Rows, iterate_rows
 from strombus.errors import ConfigurationError
-from strombus.types import DataSet, NativePartition
+from strombus.types import NativePartition
 
-__all__ = ["SparkCollection", "from_frame", "from_rdd", "storage_level_named"]
+__all__ = ["SparkCollection", "check_schema", "from_frame", "from_rdd", "quoted", "storage_level_named"]
 
 _DTYPES = {
     "float": np.float32,
@@ -36,13 +38,16 @@ class SparkCollection(NativeCollection):
         Of `DataSet` or `MultiDataSet`.
     given : pyspark.RDD, optional
         The RDD as it came, whose objects may have keys; None for a table.
+    keyed : pyspark.RDD, optional
+        Of a table's rows with their keys, `KeyedRows`.
     """
 
     engine = "spark"
 
-    def __init__(self, rdd: Any, given: Any = None) -> None:
+    def __init__(self, rdd: Any, given: Any = None, keyed: Any = None) -> None:
         self.rdd = rdd
         self._given = given
+        self._keyed = keyed
         self._cells: Any = None
 
     def partitions(self) -> list[NativePartition]:
@@ -51,7 +56,12 @@ class SparkCollection(NativeCollection):
 
     def objects(self) -> list[NativePartition]:
         """Return the partitions as they came, keys included where objects have some."""
-        return self._handles(self.rdd if self._given is None else self._given)
+        return self._handles(next(rdd for rdd in (self._given, self._keyed, self.rdd) if rdd is not None))
+
+    @property
+    def keyed(self) -> bool:
+        """Whether this is a table with a column of keys."""
+        return self._keyed is not None
 
     @property
     def lazy(self) -> bool:
@@ -121,12 +131,28 @@ def from_rdd(rdd: Any) -> SparkCollection:
     return SparkCollection(rdd.mapPartitions(iterate_rows), rdd)
 
 
-def from_frame(frame: Any, features: Sequence[str], label: str | None) -> SparkCollection:
+def from_frame(frame: Any, columns: TableColumns) -> SparkCollection:
     """Take a DataFrame's columns: numbers, arrays or ML vectors."""
-    names = [*features, *([] if label is None else [label])]
-    dtypes = [_DTYPES.get(_innermost(frame.schema[name].dataType)) for name in names]
-    rows = frame.select(*names).rdd
-    return SparkCollection(rows.mapPartitions(partial(_table, len(features), label is not None, dtypes)))
+    columns = replace(columns, engine="spark")
+    check_schema(frame, columns)
+    table = _Table(columns, [_DTYPES.get(_innermost(frame.schema[name].dataType)) for name in columns.names])
+    rows = frame.select(*map(quoted, columns.names)).rdd
+    keyed = None if columns.key is None else rows.mapPartitionsWithIndex(partial(table.read, True))
+    return SparkCollection(rows.mapPartitionsWithIndex(partial(table.read, False)), keyed=keyed)
+
+
+def check_schema(frame: Any, columns: TableColumns) -> None:
+    """Raise DataError for columns that are not there, or that hold no numbers; the driver knows from the schema."""
+    columns.check(frame.columns, "the DataFrame")
+    for name in columns.numbers:
+        kind = _innermost(frame.schema[name].dataType)
+        if kind not in (*_DTYPES, "vector", "matrix"):
+            raise no_numbers(name, kind, columns.engine)
+
+
+def quoted(name: Name) -> str:
+    """Return a column's name as Spark takes it where it has a dot."""
+    return "`" + str(name).replace("`", "``") + "`"
 
 
 def _innermost(kind: Any) -> str:
@@ -135,16 +161,40 @@ def _innermost(kind: Any) -> str:
     return str(kind.simpleString())
 
 
-def _table(
-    features: int, labelled: bool, dtypes: list[Any], rows: Iterable[Any], size: int = 1024
-) -> Iterator[DataSet]:
-    iterator = iter(rows)
-    while taken := list(islice(iterator, size)):
-        columns = [_typed(values, dtype) for values, dtype in zip(zip(*taken, strict=True), dtypes, strict=True)]
-        yield table_rows(columns[:features], columns[features] if labelled else None)
+@dataclass(frozen=True)
+class _Table:
+    """Rows of a DataFrame to objects, on a worker."""
+
+    columns: TableColumns
+    dtypes: list[Any]
+
+    def read(self, keyed: bool, index: int, rows: Iterable[Any], size: int = 1024) -> Iterator[Any]:
+        """Yield objects of up to `size` rows of a partition."""
+        iterator, make = iter(rows), self.columns.keyed if keyed else self.columns.rows
+        first = 0
+        while taken := list(islice(iterator, size)):
+            at = partial(_place, index, first)
+            values = dict(zip(self.columns.names, zip(*taken, strict=True), strict=True))
+            kinds = zip(self.columns.names, self.dtypes, strict=True)
+            yield make({name: self._array(name, values[name], dtype, at) for name, dtype in kinds}, at)
+            first += len(taken)
+
+    def _array(self, name: Name, values: Sequence[Any], dtype: Any, at: At) -> Any:
+        gaps = [value is None for value in values]
+        if any(gaps):
+            raise missing(name, sum(gaps), at(gaps.index(True)))
+        if name not in self.columns.numbers:
+            return np.asarray(values)
+        if dtype is None:
+            return stack_cells(values, name, at, self.columns.engine)
+        try:
+            array = np.asarray(values, dtype)
+        except (ValueError, TypeError):  # lists of different lengths, or with gaps
+            return stack_cells(values, name, at, self.columns.engine)
+        if array.dtype.kind == "f" and array.ndim > 1 and np.isnan(array).any():
+            stack_cells(values, name, at, self.columns.engine)  # a gap in a list has become NaN
+        return array
 
 
-def _typed(values: Sequence[Any], dtype: Any) -> Any:
-    if dtype is not None:
-        return np.asarray(values, dtype)
-    return np.stack([value.toArray() if hasattr(value, "toArray") else np.asarray(value) for value in values])
+def _place(index: int, first: int, row: int) -> str:
+    return f"row {first + row} of partition {index}"

@@ -240,6 +240,8 @@ def _keys_of(window: list[Item]) -> Any:
         return None
     if len(keyed) > 1:
         raise DataError("some objects are pairs with a key and some are not; give all of them a key, or none")
+    if window[0].each:
+        return np.concatenate([item.key for item in window])
     return np.repeat(_as_keys([item.key for item in window]), [item.examples for item in window])
 
 

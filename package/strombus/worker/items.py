@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from strombus.data import Rows, as_rows
+from strombus.data import KeyedRows, Rows, as_rows
 from strombus.errors import DataError
 from strombus.types import Columns, DataSet, MultiDataSet, from_columns
 
@@ -18,13 +18,17 @@ WINDOW_BATCHES = 64
 
 
 class Item(NamedTuple):
-    """One object: the columns of its rows, its key if it has one, and whether it is one example without that axis."""
+    """One object: the columns of its rows, its key if it has one, and whether it is one example without that axis.
+
+    `each` says that `key` is an array of one key for each row.
+    """
 
     kind: str
     columns: Columns
     key: Any = None
     keyed: bool = False
     single: bool = False
+    each: bool = False
 
     @classmethod
     def of(cls, rows: Rows, single: bool = False) -> Item:
@@ -38,18 +42,22 @@ class Item(NamedTuple):
 
 
 def read_object(value: Any) -> Item:
-    """Take a data set, arrays, or a pair of a key and either.
+    """Take a data set, arrays, a pair of a key and either, or rows of a table with their keys.
 
     A pair is (features, labels) where its first is an array, a list or a tuple of arrays, and its second no data
     set; in all other pairs the first is a key.
     """
+    if isinstance(value, KeyedRows):
+        return Item.of(value.rows)._replace(key=value.keys, keyed=True, each=True)
     if isinstance(value, tuple) and len(value) == 2 and _is_key(*value):
         return _read_rows(value[1])._replace(key=value[0], keyed=True)
     return _read_rows(value)
 
 
 def read_pair(value: Any) -> Item:
-    """Take a pair of any key and features."""
+    """Take a pair of any key and features, or rows of a table with their keys."""
+    if isinstance(value, KeyedRows):
+        return read_object(value)
     key, features = _unpacked(value, "(key, features)")
     return _features(features)._replace(key=key, keyed=True)
 

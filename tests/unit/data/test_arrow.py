@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("pyarrow", reason="pyarrow is not installed (pip install strombus[connect])")
+pytest.importorskip("pyarrow", reason="pyarrow is not installed (pip install strombus[tables])")
 
 import pyarrow as pa
 from hypothesis import given
@@ -13,11 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from strombus.data.arrow import batch_rows, column_array
+from strombus.data.columns import TableColumns
 from strombus.errors import DataError
 
 VECTOR = pa.struct(
     [("type", pa.int8()), ("size", pa.int32()), ("indices", pa.list_(pa.int32())), ("values", pa.list_(pa.float64()))]
 )
+
+
+def place(row):
+    return f"row {row}"
 
 
 def vector(values):
@@ -41,10 +46,10 @@ def vector(values):
 )
 def test_numbers_and_nested_lists(rows, data):
     kind = pa.from_numpy_dtype(rows.dtype)
-    for _ in range(rows.ndim - 1):
-        kind = pa.list_(kind)
+    for size in rows.shape[:0:-1]:
+        kind = pa.list_(kind, data.draw(st.sampled_from([-1, size])))
     start = data.draw(st.integers(0, len(rows)))
-    found = column_array(pa.array(rows.tolist(), kind).slice(start), "x")
+    found = column_array(pa.array(rows.tolist(), kind).slice(start), "x", place)
     assert found.dtype == rows.dtype
     if start < len(rows):
         np.testing.assert_array_equal(found, rows[start:])
@@ -53,30 +58,37 @@ def test_numbers_and_nested_lists(rows, data):
 def test_vectors_dense_sparse_and_mixed():
     rows = np.array([[1.0, 2.0, 3.0], [0.0, 5.0, 0.0], [7.0, 8.0, 9.0]])
     column = pa.array([vector(row) for row in rows], VECTOR)
-    np.testing.assert_array_equal(column_array(column, "x"), rows)
-    np.testing.assert_array_equal(column_array(column.slice(1), "x"), rows[1:])
-    np.testing.assert_array_equal(column_array(column.slice(2), "x"), rows[2:])
+    np.testing.assert_array_equal(column_array(column, "x", place), rows)
+    np.testing.assert_array_equal(column_array(column.slice(1), "x", place), rows[1:])
+    np.testing.assert_array_equal(column_array(column.slice(2), "x", place), rows[2:])
 
 
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        (pa.array([1.0, None]), "x has 1 missing"),
-        (pa.array([[1.0, None]]), "x has 1 missing"),
-        (pa.array([[1.0], [1.0, 2.0]]), r"one shape.*\[1, 2\]"),
-        (pa.array([vector([1.0]), vector([1.0, 0.0])], VECTOR), r"one shape.*\[1, 2\]"),
-        (pa.array(["a"]), "x must hold numbers.*string"),
+        (pa.array([1.0, None]), "x has a missing value at row 1;"),
+        (pa.array([[1.0, 2.0], [None, None]]), "x has 2 missing values, the first at row 1;"),
+        (pa.array([[1.0], [1.0, 2.0]]), "x need one shape: row 1 has 2 values, where the first has 1;"),
+        (pa.array([vector([1.0]), vector([1.0, 0.0])], VECTOR), "x need one shape: row 1 has 2 values"),
+        (pa.array(["a"]), r"x holds texts \(string\)"),
+        (pa.array(["a"]).dictionary_encode(), r"x holds categories \(dictionary.*get_dummies"),
+        (pa.array([1], pa.timestamp("s")), r"x holds dates or times .*seconds"),
     ],
 )
 def test_what_is_no_array_is_refused_by_name(column, message):
     with pytest.raises(DataError, match=message):
-        column_array(column, "x")
+        column_array(column, "x", place)
 
 
 def test_batches_become_rows_and_empty_ones_none():
-    batch = pa.record_batch({"a": [1.0, 2.0], "b": [3.0, 4.0], "y": [0, 1]})
-    [rows] = batch_rows(2, True, [batch.slice(0, 0), batch])
+    batch = pa.record_batch({"a": [1.0, 2.0], "b": [3.0, 4.0], "y": [0, 1], "w": [1, 3], "k": ["p", "q"]})
+    columns = TableColumns.of(["a", "b"], "y", "w", "k")
+    [rows] = batch_rows(columns, False, [batch.slice(0, 0), batch])
     np.testing.assert_array_equal(rows.features, [[1.0, 3.0], [2.0, 4.0]])
     np.testing.assert_array_equal(rows.labels, [0, 1])
-    [unlabelled] = batch_rows(1, False, [batch.select(["a"])])
+    np.testing.assert_array_equal(rows.labels_mask, [[1.0], [3.0]])
+    keyed = list(batch_rows(columns, True, [batch.slice(0, 1), batch.slice(1)]))
+    assert [one.keys.tolist() for one in keyed] == [["p"], ["q"]]
+    [unlabelled] = batch_rows(TableColumns.of("a"), False, [batch.select(["a"])])
     assert unlabelled.labels is None
+    assert unlabelled.features.shape == (2, 1)
