@@ -123,7 +123,7 @@ def train(config: str, backend: str | None, epochs: int | None, fast_dev_run: bo
 
     job = read_job(config)
     paths = (job.data.train, job.data.validation, job.data.test)
-    data, validation, test = (None if path is None else _open(path, job.data.transform) for path in paths)
+    data, validation, test = (None if path is None else job.data.open(path) for path in paths)
     network = job.make_network()
     job.check_output(network)
     metrics = None if test is None else job.make_metrics(network)
@@ -140,13 +140,6 @@ def train(config: str, backend: str | None, epochs: int | None, fast_dev_run: bo
             click.echo(f"saved {job.output}")
         if metrics is not None:
             click.echo(_texts(trainer.do_evaluation(test, metrics)))
-
-
-def _open(path: str | list[str], transform: str | None) -> Any:
-    from strombus.data import open_dataset
-    from strombus.jobs import import_object
-
-    return open_dataset(path, transform=import_object(transform) if transform else None)
 
 
 @main.command()
@@ -166,7 +159,7 @@ def doctor(config: str | None, backend: str | None, workers: int | None) -> None
     if job is None:
         found = examine(backend or "auto", workers=workers)
     else:
-        data = _open(job.data.train, job.data.transform)
+        data = job.data.open(job.data.train)
         network = job.make_network()
         network.normalizer = job.make_normalizer(network, data, backend or job.backend)
         found = examine(backend or job.backend, job.make_master(), network, data, workers)
@@ -204,7 +197,7 @@ def evaluate(config: str, model: str | None, html: str | None, backend: str | No
     network = job.load_trained(trained)
     metrics = job.make_metrics(network, charts=html is not None)
     with Trainer(network, backend=backend or job.backend) as trainer:
-        answer = trainer.do_evaluation(_open(path, job.data.transform), metrics)
+        answer = trainer.do_evaluation(job.data.open(path), metrics)
     click.echo(_texts(answer))
     if html is not None:
         export_evaluation_html([metric for row in answer.values() for metric in row], html, f"{trained} on {path}")
@@ -236,25 +229,55 @@ def data() -> None:
 
 
 @data.command("export")
-@click.argument("source", type=click.Path(exists=True, dir_okay=False))
+@click.argument("source")
 @click.argument("target")
+@click.option("--features", help="Columns of Parquet files, with commas between them; by default features.")
+@click.option("--label", help="Column of the labels, or several with commas; by default label, if there is one.")
+@click.option("--weight", help="Column of the rows' weights.")
+@click.option("--key", help="Column of the rows' keys.")
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Rows of a minibatch.")
 @click.option("--overwrite", is_flag=True, help="Replace a dataset that is there already.")
-def export_command(source: str, target: str, batch_size: int, overwrite: bool) -> None:
-    """Write SOURCE, an .npz file of `features` and `labels` (and masks), as the dataset TARGET."""
-    from strombus.data import DataSet, export
-    from strombus.data.npz import read_npz
+def export_command(source: str, target: str, batch_size: int, overwrite: bool, **columns: str | None) -> None:
+    """Write SOURCE as the dataset TARGET.
+
+    SOURCE is a Parquet file, a directory of them, a URI of either, or an .npz file of `features` and `labels` (and
+    masks).
+    """
+    from strombus.data import export
     from strombus.documents import counted
 
+    named = {name: value for name, value in columns.items() if value is not None}
+    if not source.endswith(".npz"):
+        rows = _open_table(source, named)
+    elif named:
+        raise errors.ConfigurationError(f"--{next(iter(named))} is for Parquet files, {source} is an .npz file")
+    else:
+        rows = _read_npz(source)
+    manifest = export(rows, target, batch_size=batch_size, overwrite=overwrite)
+    examples, parts = counted(manifest.examples, "example"), counted(len(manifest.parts), "part")
+    click.echo(f"wrote {examples} in {parts} to {target}")
+
+
+def _open_table(source: str, named: dict[str, str]) -> Any:
+    from strombus.data import open_dataset, table
+
+    if not named:
+        return open_dataset(source)
+    features, label = named.get("features", "features").split(","), named.get("label")
+    labels = label.split(",") if label is not None and "," in label else label
+    return table(source, features, labels, named.get("weight"), named.get("key"))
+
+
+def _read_npz(source: str) -> Any:
+    from strombus.data import DataSet
+    from strombus.data.npz import read_npz
+
     try:
-        dataset = DataSet(**read_npz(source, source))
+        return DataSet(**read_npz(source, source))
     except (TypeError, OSError) as error:
         raise errors.DataError(
             f"{source} must be an .npz file with the arrays features, labels, features_mask, labels_mask: {error}"
         ) from error
-    manifest = export(dataset, target, batch_size=batch_size, overwrite=overwrite)
-    examples, parts = counted(manifest.examples, "example"), counted(len(manifest.parts), "part")
-    click.echo(f"wrote {examples} in {parts} to {target}")
 
 
 @data.command("import-dl4j")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from strombus.data import (
     ArraySource,
+    KeyedRows,
     LocalStream,
     Manifest,
     NativeCollection,
@@ -59,7 +60,7 @@ def export(
     overwrite: bool = False,
     progress: bool = True,
     features: str | Sequence[str] = "features",
-    label: str | None = "label",
+    label: str | Sequence[str] | None = "label",
 ) -> Manifest:
     """Write data as a dataset of Zarr v3 shards, every row once and in order.
 
@@ -78,8 +79,8 @@ def export(
         Replace a dataset that is there; it stays readable until the new one is complete.
     progress : bool
         Show a bar on a terminal.
-    features, label : str
-        Columns of a DataFrame.
+    features, label : str or list of str
+        Columns of a DataFrame or of Parquet files; a `strombus.data.table` has named its own, and keeps its keys.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def _written(
 
 
 def _parallel(source: NativeCollection, settings: ExportSettings, runner: Executor, progress: bool) -> list[Written]:
-    parts = source.partitions()
+    parts = source.objects() if source.keyed else source.partitions()
     shared = runner.share(settings)
     try:
         results = runner.map(export_partition, parts, shared)
@@ -166,11 +167,14 @@ def resolved(backend: Any, engine: str | None = None) -> Iterator[Executor]:
         yield runner
 
 
-def _objects(source: Source) -> Iterator[Rows]:
+def _objects(source: Source) -> Iterator[Rows | KeyedRows]:
+    keyed, start = source.keyed, 0
     order = source.order(seed=0, epoch=0, shuffle=False)
     sizes = [window.rows for window in order]
     with read_batches(source, order, 0, source.rows, sizes, seed=0, epoch=0, shuffle=False, prefetch=1) as batches:
-        yield from batches
+        for rows in batches:
+            yield KeyedRows(source.read_keys(start, start + rows.examples), rows) if keyed else rows
+            start += rows.examples
 
 
 @contextmanager
@@ -256,7 +260,7 @@ def readable_source(
     keep: str | None = None,
     batch_size: int = 32,
     features: str | Sequence[str] = "features",
-    label: str | None = "label",
+    label: str | Sequence[str] | None = "label",
 ) -> Iterator[Source]:
     """Give data as a `Source` that every worker can read, for the time of a ``with`` block.
 

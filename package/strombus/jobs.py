@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import cloudpickle
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from strombus.data import open_dataset, table
 from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
 from strombus.errors import ConfigurationError, DataError
 from strombus.evaluation import (
@@ -35,7 +36,7 @@ from strombus.normalizers import Normalizer
 from strombus.normalizing import load_normalizer
 from strombus.runs import CheckpointConfig
 
-__all__ = ["DataOptions", "ImportedOptions", "Job", "NetworkOptions", "import_object", "read_job"]
+__all__ = ["ColumnOptions", "DataOptions", "ImportedOptions", "Job", "NetworkOptions", "import_object", "read_job"]
 
 LONGEST = 1 << 20
 """Bytes of a job's file."""
@@ -121,13 +122,31 @@ _Made = Annotated[NetworkOptions, Tag("made")]
 _Imported = Annotated[ImportedOptions, Tag("imported")]
 
 
+class ColumnOptions(_Options):
+    """Columns of Parquet files; see `strombus.data.table`."""
+
+    features: str | list[str]
+    label: str | list[str] | None = None
+    weight: str | None = None
+    key: str | None = None
+    dtype: str | None = None
+
+
 class DataOptions(_Options):
-    """Where the data lies: paths or URIs of datasets, and the import path of a transform."""
+    """Where the data lies: paths or URIs of datasets, the import path of a transform, the columns of Parquet files."""
 
     train: str | list[str]
     validation: str | list[str] | None = None
     test: str | list[str] | None = None
     transform: str | None = None
+    columns: ColumnOptions | None = None
+
+    def open(self, path: str | list[str]) -> Any:
+        """Open one of the paths."""
+        transform = None if self.transform is None else import_object(self.transform)
+        if self.columns is None:
+            return open_dataset(path, transform=transform)
+        return table(path, **self.columns.model_dump(), transform=transform)
 
 
 class Job(_Options):
@@ -333,7 +352,7 @@ def _explain(problem: Any) -> str:
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg']}"
     sections: dict[Any, type[_Options]] = {"network": ImportedOptions if imported else NetworkOptions}
-    options = Job if len(loc) == 1 else sections.get(loc[0], DataOptions)
+    options = Job if len(loc) == 1 else sections.get(loc[0], ColumnOptions if "columns" in loc else DataOptions)
     return f"{where} is no option; known: {', '.join(options.model_fields)}"
 
 

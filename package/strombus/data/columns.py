@@ -173,14 +173,12 @@ def default_columns(
 
 
 def _names(value: Any, what: str) -> tuple[Name, ...]:
-    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else (None,)
-    if wrong := [name for name in names if not isinstance(name, str)]:
-        raise ConfigurationError(
-            f"{what} must be a column's name or a list of names, got {shorten(value)} ({wrong[0]!r})"
-        )
+    names = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if any(not isinstance(name, Name) for name in names):
+        raise ConfigurationError(f"{what} must be a column's name or a list of names, got {shorten(value)}")
     if len(set(names)) < len(names):
         raise ConfigurationError(f"{what} names a column twice: {', '.join(map(str, names))}")
-    return tuple(map(str, names))
+    return names
 
 
 def _weights(values: Array, name: Name, at: At) -> Array:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from strombus.data import store
-from strombus.data.dl4j_files import StoredFile, find_all, first_layout, layout_of, open_file
+from strombus.data.dl4j_files import find_all, first_layout, layout_of, open_file
 from strombus.data.rows import Layout
+from strombus.data.stored import StoredFile
 from strombus.data.validation import READ_BYTES, Problem, Shapes, ValidationReport, fits, templates
 from strombus.errors import DataError
 from strombus.interchange.dl4j.binary import Input

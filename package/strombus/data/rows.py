@@ -36,6 +36,11 @@ class KeyedRows:
     keys: Any
     rows: Rows
 
+    @property
+    def examples(self) -> int:
+        """Number of rows."""
+        return self.rows.examples
+
 
 class Column(NamedTuple):
     """Dtype (NumPy's name) and trailing shape (without the examples) of one column."""

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import zarr
 
 from strombus.data import store
 from strombus.data.manifest import Manifest, Part
-from strombus.data.rows import Layout, Rows, as_rows, concatenate, is_mask, iterate_rows
+from strombus.data.rows import KeyedRows, Layout, Rows, as_rows, concatenate, is_mask
 from strombus.data.shards import write_array
 from strombus.errors import DataError, EmptyDataError
-from strombus.types import Columns
+from strombus.types import Columns, DataSet, MultiDataSet
 
 __all__ = [
     "ExportSettings",
@@ -94,6 +95,7 @@ class PartWriter:
     _layout: Layout | None = None
     _sizes: _Sizes = field(default_factory=lambda: _Sizes(0, 0))
     _pending: list[Columns] = field(default_factory=list)
+    _keys: list[Any] = field(default_factory=list)
     _rows: int = 0
     _parts: list[Part] = field(default_factory=list)
     _suffix: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -103,7 +105,8 @@ class PartWriter:
 
         Parameters
         ----------
-        item : DataSet, MultiDataSet or (features, labels)
+        item : DataSet, MultiDataSet, (features, labels) or KeyedRows
+            All of them have keys, or none.
         copy : bool
             Whether its arrays may change before the part is written: a generator may fill the same ones again.
 
@@ -112,13 +115,15 @@ class PartWriter:
         DataError
             When it does not agree with the objects before it, or holds what Zarr cannot (text, dates).
         """
-        rows = as_rows(item)
+        keys, rows = (item.keys, item.rows) if isinstance(item, KeyedRows) else (None, as_rows(item))
         if not rows.examples:
             return
         self._agree(rows)
         start = 0
         while start < rows.examples:
             taken = rows[start : start + self._sizes.part - self._rows]
+            if keys is not None:
+                self._keys.append(keys[start : start + taken.examples])
             columns = taken.columns()
             self._pending.append({name: array.copy() for name, array in columns.items()} if copy else columns)
             self._rows += taken.examples
@@ -153,9 +158,11 @@ class PartWriter:
         here = Layout(self._layout.kind, {n: c for n, c in self._layout.columns.items() if n in names})
         name = f"part-{len(self._parts):05d}-{self.export}-{self._suffix}"
         columns = concatenate(here, self._pending)
+        if self._keys:
+            _write_keys(store.join(self.uri, name, "keys"), np.concatenate(self._keys), self._sizes.chunk)
         _write_part(store.join(self.uri, name), here, columns, self._sizes.chunk)
         self._parts.append(Part(name, self._rows, tuple(columns)))
-        self._pending, self._rows = [], 0
+        self._pending, self._keys, self._rows = [], [], 0
 
     def finish(self) -> Written:
         """Write what is left as a last, shorter part."""
@@ -173,6 +180,12 @@ def _write_part(uri: str, layout: Layout, columns: Columns, chunk_rows: int) -> 
     zarr.create_group(uri, attributes={"strombus_part": {"version": 1, "kind": layout.kind}})
 
 
+def _write_keys(uri: str, keys: Any, chunk_rows: int) -> None:
+    kind: Any = str if keys.dtype.kind == "U" else keys.dtype
+    shard_rows = -(-len(keys) // chunk_rows) * chunk_rows
+    store.create_empty(uri, keys.shape, kind, chunk_rows, shard_rows)[...] = keys
+
+
 def write_parts(
     objects: Iterable[Any],
     uri: str,
@@ -186,7 +199,7 @@ def write_parts(
     Parameters
     ----------
     objects : iterable
-        `DataSet`, `MultiDataSet` or (features, labels), of any number of rows each, 0 included.
+        `DataSet`, `MultiDataSet`, (features, labels) or `KeyedRows`, of any number of rows each, 0 included.
     uri : str
         The dataset's root.
     export : str
@@ -197,10 +210,11 @@ def write_parts(
         Told the rows of each object, for a progress bar.
     """
     writer = PartWriter(store.normalise(uri), export, batch_size)
-    for item in iterate_rows(objects):
-        writer.add(item)
+    for item in [objects] if isinstance(objects, DataSet | MultiDataSet) else objects:
+        rows = item if isinstance(item, KeyedRows) else as_rows(item)
+        writer.add(rows)
         if on_rows is not None:
-            on_rows(item.examples)
+            on_rows(rows.examples)
     return writer.finish()
 
 

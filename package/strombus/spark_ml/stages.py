@@ -6,10 +6,16 @@ from typing import Any
 
 from pyspark.ml import Estimator, Model
 from pyspark.ml.param import Param, Params, TypeConverters
-from pyspark.ml.param.shared import HasFeaturesCol, HasLabelCol, HasPredictionCol, HasValidationIndicatorCol
+from pyspark.ml.param.shared import (
+    HasFeaturesCol,
+    HasLabelCol,
+    HasPredictionCol,
+    HasValidationIndicatorCol,
+    HasWeightCol,
+)
 from pyspark.ml.util import MLReadable, MLWritable, MLWriter
 
-from strombus.data import open_source
+from strombus.data import table
 from strombus.errors import ConfigurationError, DataError
 from strombus.executors.calls import dump, load
 from strombus.executors.values import Packed
@@ -65,7 +71,11 @@ class _NetworkParams(HasFeaturesCol, HasPredictionCol):  # type: ignore[misc]
         }
 
 
-class TorchEstimator(_NetworkParams, HasLabelCol, HasValidationIndicatorCol, Estimator, MLWritable, MLReadable):  # type: ignore[misc]
+class _TrainingParams(_NetworkParams, HasLabelCol, HasWeightCol, HasValidationIndicatorCol):  # type: ignore[misc]
+    """Columns that a fit takes besides."""
+
+
+class TorchEstimator(_TrainingParams, Estimator, MLWritable, MLReadable):  # type: ignore[misc]
     """Train a network on a DataFrame's columns.
 
     Parameters
@@ -84,6 +94,8 @@ class TorchEstimator(_NetworkParams, HasLabelCol, HasValidationIndicatorCol, Est
         as a double where the label is a number, as an array of floats where it is an array or a vector.
     rawPredictionCol : str, optional
         Column for the network's output, an array of floats.
+    weightCol : str, optional
+        A column of each row's weight in the loss.
     validationIndicatorCol : str, optional
         A boolean column: its rows are not trained, but scored after each epoch (`TorchModel.summary`).
     epochs : int
@@ -111,6 +123,7 @@ class TorchEstimator(_NetworkParams, HasLabelCol, HasValidationIndicatorCol, Est
         labelCol: str = "label",
         predictionCol: str = "prediction",
         rawPredictionCol: str | None = None,
+        weightCol: str | None = None,
         validationIndicatorCol: str | None = None,
         epochs: int = 1,
         batchSize: int = 64,
@@ -123,6 +136,7 @@ class TorchEstimator(_NetworkParams, HasLabelCol, HasValidationIndicatorCol, Est
             labelCol=labelCol,
             predictionCol=predictionCol,
             rawPredictionCol=rawPredictionCol,
+            weightCol=weightCol,
             validationIndicatorCol=validationIndicatorCol,
             epochs=epochs,
             batchSize=batchSize,
@@ -131,15 +145,16 @@ class TorchEstimator(_NetworkParams, HasLabelCol, HasValidationIndicatorCol, Est
 
     def _fit(self, dataset: Any) -> TorchModel:
         network = self.make_network()
-        features, label = self.getFeaturesCol(), self.getLabelCol()
+        label, weight = self.getLabelCol(), self.getWeightCol() if self.isDefined(self.weightCol) else None
+        columns = self.getFeaturesCol(), label, weight
         train, validation = self._split(dataset)
         master = self.getOrDefault(self.master) if self.isDefined(self.master) else ParameterAveragingTrainingMaster()
         backend = self.getOrDefault(self.backend) if self.isDefined(self.backend) else dataset.sparkSession
         with Trainer(network, master, backend) as trainer:
             summary = trainer.fit(
-                open_source(train, features=features, label=label),
+                table(train, *columns),
                 epochs=self.getOrDefault(self.epochs),
-                validation=None if validation is None else open_source(validation, features=features, label=label),
+                validation=None if validation is None else table(validation, *columns),
                 progress=False,
             )
         kind = "class" if network.classifies else _kind_of(dataset.schema[label].dataType)
