@@ -83,6 +83,11 @@ def test_a_dataframe_is_exported_trained_scored_and_predicted(session):
         wanted = local.predict(np.array([row.features for row in frame.collect()]))
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
         np.testing.assert_allclose(trainer.predict(sb.data.open_source(frame, features="vector")), wanted, atol=1e-12)
+        rows = sb.data.table(frame, "vector", "label", weight="label", key="label")
+        keys, scores = trainer.score_examples(rows, False)
+        assert sorted(keys.tolist()) == sorted(labels.tolist())
+        weighted = local.calculate_score(sb.DataSet(features, labels, None, labels[:, None].astype(float)))
+        assert np.average(scores, weights=keys) == pytest.approx(weighted, abs=1e-12)
 
 
 def test_what_connect_cannot_do_is_refused_with_what_works(session):
@@ -94,9 +99,11 @@ def test_what_connect_cannot_do_is_refused_with_what_works(session):
             trainer.fit(frame, progress=False)
         with pytest.raises(DataError, match="nofeature"):
             trainer.predict(sb.data.open_source(frame, features="nofeature"))
+    with pytest.raises(DataError, match=r"column city holds texts \(string\).*StringIndexer"):
+        sb.data.table(session.createDataFrame([(1.0, "Ulm")], "x double, city string"), ["x", "city"])
     missing = session.createDataFrame([([1.0] * 6,), (None,)], "features array<double>")
     with (
         sb.Trainer(make_network(), backend=session) as trainer,
-        pytest.raises(sb.errors.TaskError, match="missing values"),
+        pytest.raises(sb.errors.TaskError, match="a missing value at row"),
     ):
         trainer.predict(missing)

@@ -267,6 +267,29 @@ def test_datasets_are_written_shown_and_checked(tmp_path):
     assert not (tmp_path / "odd.zarr").exists()
 
 
+def test_parquet_is_exported_and_trained_from_by_its_columns(job):
+    pd = pytest.importorskip("pandas", reason="pandas is not installed (pip install strombus[tables])")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed (pip install strombus[tables])")
+    for name, rows, seed in (("train", 320, 0), ("test", 100, 1)):
+        features, labels = write_data(job.parent / f"{name}-again.zarr", rows, seed)
+        pd.DataFrame(features, columns=list("abcd")).assign(y=labels).to_parquet(job.parent / f"{name}.parquet")
+        change(job, f"{name}.zarr", f"{name}.parquet")
+    file, target = job.parent / "test.parquet", job.parent / "exported.zarr"
+    assert "wrote 100 examples" in run("data", "export", file, target, "--features", "a,b,c,d", "--label", "y").stdout
+    stored = sb.data.open_dataset(target)
+    found = stored.read(stored.blocks()[0])
+    assert np.array_equal(found["features"], features)
+    assert np.array_equal(found["labels"], labels)
+    fails(run("data", "export", file, target, "--overwrite"), 6, "no column features, it has a, b, c, d, y")
+    fails(run("data", "export", "rows.npz", target, "--key", "y"), 2, "--key is for Parquet files")
+    change(job, "transform:", "columns: {features: [a, b, c, d], label: y}\n  transform:")
+    result = run("train", job)
+    assert result.exit_code == 0, result.output
+    assert "trained on 2,560 examples" in result.stdout
+    change(job, "label: y", "labels: y")
+    fails(run("train", job), 2, "data.columns.labels is no option; known: features, label, weight, key, dtype")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code", "words"),
     [

@@ -16,7 +16,7 @@ from torch import nn
 pytest.importorskip("pyspark", reason="pyspark is not installed")
 pytest.importorskip("pyarrow", reason="pandas UDFs need pyarrow (pip install strombus[connect])")
 
-from helpers.networks import make_data, make_mlp32, make_network
+from helpers.networks import make_data, make_mlp32, make_network, plain_loop
 from helpers.spark import spark_session
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
@@ -75,6 +75,18 @@ def test_a_pipeline_learns_and_predicts_what_the_network_does(fitted, frame):
     accuracy = MulticlassClassificationEvaluator(labelCol="digit", metricName="accuracy").evaluate(predicted)
     assert accuracy == np.mean([row.prediction == row.digit for row in rows])
     assert accuracy > 0.6
+
+
+def test_rows_weigh_what_their_column_says(frame):
+    """Rows of weight 0 might as well not be there."""
+    features, labels = make_data(120)
+    network = make_network("momentum")
+    wanted = plain_loop(network, features[::3], labels[::3], [40])
+    weighted = frame.withColumn("weight", frame.held.cast("double"))
+    master = sb.ParameterAveragingTrainingMaster(workers=1, batch_size_per_worker=128, shuffle=False)
+    options = {"network": network, "master": master, "featuresCol": "list", "weightCol": "weight", "epochs": 1}
+    found = estimator(**options).fit(weighted).getOrDefault("network").state().parameters
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
 
 
 def test_rows_held_out_are_scored_and_not_trained(fitted):

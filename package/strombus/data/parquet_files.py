@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +16,12 @@ from strombus.data.stored import StoredFile, natural_order, stored_file
 from strombus.errors import ConfigurationError, DataError, MissingDataError
 from strombus.files import open_storage
 
-__all__ = ["Footer", "column_names", "find_parquet", "holds_parquet", "open_parquet_file", "read_footer"]
+__all__ = ["Footer", "ParquetFiles", "column_names", "find_parquet", "holds_parquet", "read_footer"]
 
 SUFFIXES = (".parquet", ".parq", ".pq")
+
+FOOTERS = 8
+"""Footers that a reader keeps: to parse one of thousands of columns and row groups takes as long as to decode these."""
 
 _VECTOR = {"type", "size", "indices", "values"}
 
@@ -68,6 +74,39 @@ def _is_shown(name: str) -> bool:
     return not name.startswith((".", "_"))
 
 
+class ParquetFiles:
+    """Files that are opened again and again; the footers read last are kept, and at no place in another process.
+
+    Parameters
+    ----------
+    files : sequence of StoredFile
+    """
+
+    def __init__(self, files: Sequence[StoredFile]) -> None:
+        self._files = tuple(files)
+        self._footers: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[ParquetFiles], tuple[tuple[StoredFile, ...]]]:
+        return ParquetFiles, (self._files,)
+
+    def __getitem__(self, number: int) -> StoredFile:
+        return self._files[number]
+
+    @contextmanager
+    def open(self, number: int, **options: Any) -> Iterator[Any]:
+        """Open a file as `open_parquet_file` does; DataError where its size has changed."""
+        with self._lock:
+            footer = self._footers.get(number)
+        with open_parquet_file(self[number], metadata=footer, **options) as opened:
+            with self._lock:
+                self._footers[number] = opened.metadata
+                self._footers.move_to_end(number)
+                if len(self._footers) > FOOTERS:
+                    self._footers.popitem(last=False)
+            yield opened
+
+
 @contextmanager
 def open_parquet_file(file: StoredFile, **options: Any) -> Iterator[Any]:
     """Open a file as a ``pyarrow.parquet.ParquetFile``.
@@ -77,7 +116,7 @@ def open_parquet_file(file: StoredFile, **options: Any) -> Iterator[Any]:
     ConfigurationError
         Without pyarrow.
     MissingDataError, DataError
-        When the file is gone, or is damaged, here or while it is read; names it.
+        When the file is gone, has another size, or is damaged, here or while it is read; names it.
     """
     try:
         import pyarrow
@@ -87,17 +126,30 @@ def open_parquet_file(file: StoredFile, **options: Any) -> Iterator[Any]:
             f"Parquet files need pyarrow ({error}): run `pip install strombus[tables]`, on the workers too"
         ) from error
     try:
-        if store.is_local(file.uri):
-            with parquet.ParquetFile(file.uri, **options) as opened:
-                yield opened
-            return
-        fs, path = open_storage(file.uri)
-        with fs.open(path, "rb") as stream, parquet.ParquetFile(stream, **options) as opened:
+        with _stream(file) as stream, parquet.ParquetFile(stream, **options) as opened:
             yield opened
     except FileNotFoundError as error:
         raise MissingDataError(f"{file.uri} is gone: {error}") from error
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file.uri} cannot be read as Parquet: {type(error).__name__}: {str(error)[:500]}") from error
+
+
+@contextmanager
+def _stream(file: StoredFile) -> Iterator[Any]:
+    """Give what pyarrow reads: a path of this machine, or an open file."""
+    if store.is_local(file.uri):
+        _check_size(file, os.path.getsize(file.uri))
+        yield file.uri
+    else:
+        fs, path = open_storage(file.uri)
+        with fs.open(path, "rb") as stream:
+            _check_size(file, getattr(stream, "size", None) or file.size)
+            yield stream
+
+
+def _check_size(file: StoredFile, size: int) -> None:
+    if size != file.size:
+        raise DataError(f"{file.uri} has changed since the data was opened; open it again")
 
 
 def column_names(uri: str) -> list[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from bisect import bisect, bisect_left
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +19,7 @@ from strombus.data import store
 from strombus.data.arrow import batch_columns, key_array
 from strombus.data.columns import Name, TableColumns, ragged
 from strombus.data.kept import Kept
-from strombus.data.parquet_files import Footer, find_parquet, open_parquet_file, read_footer
+from strombus.data.parquet_files import Footer, ParquetFiles, find_parquet, read_footer
 from strombus.data.parquet_stream import GroupStream
 from strombus.data.rows import Layout, concatenate
 from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
@@ -35,11 +38,11 @@ STEP_BYTES = 16 << 20
 MOST_BLOCKS = 1 << 21
 
 
-class RowGroup(NamedTuple):
-    """Row group `number` of file `file`, whose first row is row `first` of the file."""
+class Run(NamedTuple):
+    """Row groups `numbers` of file `file`, one after the other; the first of their rows is row `first` of the file."""
 
     file: int
-    number: int
+    numbers: tuple[int, ...]
     first: int
     rows: int
 
@@ -67,7 +70,7 @@ def open_parquet(uris: Sequence[str], columns: TableColumns, transform: Transfor
         raise EmptyDataError(f"none of the {len(files)} Parquet files at {', '.join(uris[:3])} has a row")
     _check_forms(filled)
     groups = [
-        RowGroup(index, number, first, rows)
+        Run(index, (number,), first, rows)
         for index, (_, footer) in enumerate(filled)
         for number, (first, rows) in enumerate(zip(np.cumsum([0, *footer.rows]).tolist(), footer.rows, strict=False))
         if rows
@@ -92,8 +95,8 @@ class ParquetSource(Source):
     Parameters
     ----------
     files : sequence of StoredFile
-    groups : sequence of RowGroup
-        All that have rows, in order.
+    groups : sequence of Run
+        All row groups that have rows, in order.
     columns : TableColumns
     transform : callable, optional
 
@@ -109,32 +112,32 @@ class ParquetSource(Source):
     def __init__(
         self,
         files: Sequence[StoredFile],
-        groups: Sequence[RowGroup],
+        groups: Sequence[Run],
         columns: TableColumns,
         transform: Transform | None = None,
     ) -> None:
         self.table = columns
-        self.files = tuple(files)
+        self.files = ParquetFiles(files)
         self.transform = transform
         self._forms, self.columns = self._look(groups[0])
-        self.groups = tuple(_grouped(groups, self.layout.row_bytes))
-        self.part_rows = tuple(sum(group.rows for group in part) for part in self.groups)
+        self.parts = tuple(_grouped(groups, self.layout.row_bytes))
+        self.part_rows = tuple(sum(run.rows for run in part) for part in self.parts)
         self._kept = Kept(CACHE_BYTES)
         self._stream = GroupStream()
         self._check_sizes()
 
-    def _look(self, group: RowGroup) -> tuple[dict[Name, Any], dict[str, Any]]:
+    def _look(self, run: Run) -> tuple[dict[Name, Any], dict[str, Any]]:
         """Return what a row has in each column of the table, and what it is as an example."""
-        with open_parquet_file(self.files[group.file]) as opened:
-            batches = opened.iter_batches(1, [group.number], list(self.table.numbers), use_threads=False)
-            arrays = self._arrays(group, next(batches), 0)
+        with self.files.open(run.file) as opened:
+            batches = opened.iter_batches(1, list(run.numbers), list(self.table.numbers), use_threads=False)
+            arrays = self._arrays(run, next(batches), 0)
         forms = {name: (array.dtype.name, array.shape[1:]) for name, array in arrays.items()}
         return forms, dict(Layout.of(self.table.rows(arrays, str)).columns)
 
     def _check_sizes(self) -> None:
-        largest = max(range(len(self.groups)), key=self._part_bytes)
+        largest = max(range(len(self.parts)), key=self._part_bytes)
         size = self._part_bytes(largest)
-        uri = self.files[self.groups[largest][0].file].uri
+        uri = self.files[self.parts[largest][0].file].uri
         if sum(self.part_rows) * self.layout.row_bytes // STEP_BYTES > MOST_BLOCKS:
             raise DataError(f"{uri} claims {self.part_rows[largest]:,} rows in one row group, which is not credible")
         if size > CACHE_BYTES:
@@ -168,13 +171,11 @@ class ParquetSource(Source):
 
     def read_keys(self, start: int, stop: int) -> NDArray[Any]:
         """Return the keys of rows `start` to `stop`, counted over all parts."""
-        pieces, first = [], 0
-        for part in self.groups:
-            for group in part:
-                low, high = max(start - first, 0), min(stop - first, group.rows)
-                if low < high:
-                    pieces.append(self._kept.get(group, self._keys)["keys"][low:high])
-                first += group.rows
+        ends = list(accumulate(self.part_rows))
+        pieces = []
+        for part in range(bisect(ends, start), bisect_left(ends, stop) + 1):
+            keys, first = self._kept.get(("keys", part), self._keys)["keys"], ends[part] - self.part_rows[part]
+            pieces.append(keys[max(start - first, 0) : stop - first])
         return np.concatenate(pieces)
 
     def release(self) -> None:
@@ -183,55 +184,58 @@ class ParquetSource(Source):
         self._stream.close()
 
     def _decoded(self, part: int) -> Columns:
-        return concatenate(self.layout, [self._whole(group) for group in self.groups[part]])
+        return concatenate(self.layout, [self._whole(run) for run in self.parts[part]])
 
-    def _whole(self, group: RowGroup) -> Columns:
-        remote = not store.is_local(self.files[group.file].uri)
-        with open_parquet_file(self.files[group.file], pre_buffer=remote) as opened:
-            self._check_unchanged(opened, group)
-            found = opened.read_row_group(group.number, list(self.table.numbers), use_threads=False)
-        return self._rows(group, found, 0).columns()
+    def _whole(self, run: Run) -> Columns:
+        return self._rows(run, self._table(run, self.table.numbers), 0).columns()
 
-    def _keys(self, group: RowGroup) -> Columns:
-        name = str(self.table.key)
-        with open_parquet_file(self.files[group.file]) as opened:
-            self._check_unchanged(opened, group)
-            found = opened.read_row_group(group.number, [name], use_threads=False)
-        return {"keys": key_array(_joined(found.column(name)), name, self._at(group, 0))}
+    def _keys(self, place: tuple[str, int]) -> Columns:
+        name, pieces = str(self.table.key), []
+        for run in self.parts[place[1]]:
+            column = _joined(self._table(run, (name,)).column(name))
+            pieces.append(key_array(column, name, self._at(run, 0)))
+        return {"keys": np.concatenate(pieces)}
+
+    def _table(self, run: Run, columns: Sequence[Name]) -> Any:
+        """Return all rows of some columns."""
+        remote = not store.is_local(self.files[run.file].uri)
+        with self._opened(run, pre_buffer=remote) as opened:
+            return opened.read_row_groups(list(run.numbers), list(columns), use_threads=False)
 
     def _streamed(self, block: Block) -> Columns:
-        [group] = self.groups[block.part]
-        return self._rows(
-            group, self._stream.take(group, block.start, block.stop, self._batches), block.start
-        ).columns()
+        [run] = self.parts[block.part]
+        table = self._stream.take(run, block.start, block.stop, self._batches)
+        return self._rows(run, table, block.start).columns()
 
-    def _batches(self, group: RowGroup) -> Iterator[Any]:
+    def _batches(self, run: Run) -> Iterator[Any]:
         size = max(1, BLOCK_BYTES // self.layout.row_bytes)
-        with open_parquet_file(self.files[group.file], buffer_size=1 << 20) as opened:
-            self._check_unchanged(opened, group)
-            yield from opened.iter_batches(size, [group.number], list(self.table.numbers), use_threads=False)
+        with self._opened(run, buffer_size=1 << 20) as opened:
+            yield from opened.iter_batches(size, list(run.numbers), list(self.table.numbers), use_threads=False)
 
-    def _check_unchanged(self, opened: Any, group: RowGroup) -> None:
-        metadata = opened.metadata
-        there = group.number < metadata.num_row_groups and metadata.row_group(group.number).num_rows == group.rows
-        if not there:
-            raise DataError(f"{self.files[group.file].uri} has changed since the data was opened; open it again")
+    @contextmanager
+    def _opened(self, run: Run, **options: Any) -> Iterator[Any]:
+        with self.files.open(run.file, **options) as opened:
+            footer = opened.metadata
+            there = max(run.numbers) < footer.num_row_groups
+            if not there or sum(footer.row_group(number).num_rows for number in run.numbers) != run.rows:
+                raise DataError(f"{self.files[run.file].uri} has changed since the data was opened; open it again")
+            yield opened
 
-    def _rows(self, group: RowGroup, table: Any, start: int) -> DataSet:
-        arrays = self._arrays(group, table, start)
+    def _rows(self, run: Run, table: Any, start: int) -> DataSet:
+        arrays = self._arrays(run, table, start)
         for name, array in arrays.items():
             if (array.dtype.name, array.shape[1:]) != self._forms[name]:
-                where = self._at(group, start)(0)
+                where = self._at(run, start)(0)
                 raise ragged(name, where, f"{array.dtype.name}{list(array.shape[1:])}", _text(self._forms[name]))
-        return self.table.rows(arrays, self._at(group, start))
+        return self.table.rows(arrays, self._at(run, start))
 
-    def _arrays(self, group: RowGroup, table: Any, start: int) -> dict[Name, NDArray[Any]]:
+    def _arrays(self, run: Run, table: Any, start: int) -> dict[Name, NDArray[Any]]:
         arrays = {name: _joined(table.column(table.schema.names.index(name))) for name in self.table.numbers}
-        return batch_columns(arrays, self.table, self._at(group, start))
+        return batch_columns(arrays, self.table, self._at(run, start))
 
-    def _at(self, group: RowGroup, start: int) -> Any:
-        uri = self.files[group.file].uri
-        return lambda row: f"row {group.first + start + row} of {uri}"
+    def _at(self, run: Run, start: int) -> Any:
+        uri = self.files[run.file].uri
+        return lambda row: f"row {run.first + start + row} of {uri}"
 
 
 def _text(form: tuple[str, tuple[int, ...]]) -> str:
@@ -248,15 +252,18 @@ def _joined(column: Any) -> Any:
     return chunks[0] if len(chunks) == 1 else concat_arrays(chunks)
 
 
-def _grouped(groups: Sequence[RowGroup], row_bytes: int) -> list[tuple[RowGroup, ...]]:
-    """Put neighbours together up to the size of a block."""
-    found: list[tuple[RowGroup, ...]] = []
-    pending: list[RowGroup] = []
+def _grouped(runs: Sequence[Run], row_bytes: int) -> list[tuple[Run, ...]]:
+    """Put neighbours together up to the size of a block, those of one file in one run."""
+    found: list[tuple[Run, ...]] = []
+    pending: list[Run] = []
     rows = 0
-    for group in groups:
-        if pending and (rows + group.rows) * row_bytes > BLOCK_BYTES:
+    for run in runs:
+        if pending and (rows + run.rows) * row_bytes > BLOCK_BYTES:
             found.append(tuple(pending))
             pending, rows = [], 0
-        pending.append(group)
-        rows += group.rows
+        rows += run.rows
+        if pending and pending[-1].file == run.file:
+            last = pending.pop()
+            run = last._replace(numbers=last.numbers + run.numbers, rows=last.rows + run.rows)  # noqa: PLW2901
+        pending.append(run)
     return [*found, tuple(pending)]

@@ -13,6 +13,8 @@ from strombus.networks.tensors import Masks, describe
 
 __all__ = ["Forward"]
 
+_INTEGERS = "; integers are indices, as for an embedding: make those that are quantities float32"
+
 
 class Forward:
     """The call of one module: several inputs and outputs as tuples, masks where the module takes them.
@@ -56,7 +58,10 @@ class Forward:
             came = ", ".join(describe(tensor) for tensor in features)
             if any(mask is not None for mask in masks):
                 came += f" with features_mask {', '.join(map(describe, masks))}"
-            raise DataError(f"the module {type(self.module).__name__} failed on features {came}: {error}") from error
+            hint = "" if all(map(torch.is_floating_point, features)) else _INTEGERS
+            raise DataError(
+                f"the module {type(self.module).__name__} failed on features {came}: {error}{hint}"
+            ) from error
 
     def _outputs(self, value: Any) -> tuple[Tensor, ...]:
         if isinstance(value, Tensor):

@@ -182,13 +182,17 @@ class Loss:
         return mask.ndim >= 2 and mask.shape == shape[: mask.ndim]
 
     def _fitted(self, output: Tensor, labels: Tensor) -> Tensor:
-        """Cast labels that are numbers; refuse shapes that torch would broadcast."""
+        """Cast labels that are numbers, and class numbers kept as floats; refuse shapes that torch would broadcast."""
         if len(labels) != len(output):
             raise self._misfit(output, labels, "they need the same number of examples")
         if not labels.is_floating_point() and (self._numbers or (self.classes and labels.shape == output.shape)):
             labels = labels.to(output.dtype)
         if self._same_shape and labels.shape != output.shape:
             raise self._misfit(output, labels, "it needs equal shapes")
+        if self.classes and labels.is_floating_point() and labels.ndim < output.ndim:  # as Spark ML keeps them
+            if not torch.equal(labels, labels.floor()):
+                raise self._misfit(output, labels, "class numbers must be whole numbers")
+            labels = labels.long()
         return labels
 
     def _own(self, output: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:

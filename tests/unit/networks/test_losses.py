@@ -180,6 +180,9 @@ def test_labels_are_cast_to_what_the_loss_compares() -> None:
     whole = (scores(5, 3, seed=1) > 0).long()
     for function in (nn.MSELoss(), nn.BCEWithLogitsLoss(), F.mse_loss):
         assert torch.equal(Loss(function).mean(output, whole)[0], function(output, whole.double()))
+    value, count = Loss(nn.CrossEntropyLoss(weight=WEIGHT)).mean(scores(5, 4), classes(5).double())
+    assert torch.equal(value, F.cross_entropy(scores(5, 4), classes(5), WEIGHT))
+    assert count == WEIGHT[classes(5)].sum()
     one_hot = F.one_hot(classes(5), 4)
     value, count = Loss(nn.CrossEntropyLoss()).mean(scores(5, 4), one_hot)
     assert torch.equal(value, F.cross_entropy(scores(5, 4), one_hot.double()))
