@@ -35,6 +35,9 @@ CACHE_BYTES = 64 << 20
 STEP_BYTES = 16 << 20
 """Bytes of the blocks of a large row group: smaller ones would have it decoded more often, larger ones need memory."""
 
+PIECE_BYTES = 1 << 16
+"""Bytes of a column that a stream reads ahead of what it decodes."""
+
 MOST_BLOCKS = 1 << 21
 
 
@@ -128,7 +131,7 @@ class ParquetSource(Source):
 
     def _look(self, run: Run) -> tuple[dict[Name, Any], dict[str, Any]]:
         """Return what a row has in each column of the table, and what it is as an example."""
-        with self.files.open(run.file) as opened:
+        with self.files.open(run.file, pre_buffer=False, buffer_size=PIECE_BYTES) as opened:
             batches = opened.iter_batches(1, list(run.numbers), list(self.table.numbers), use_threads=False)
             arrays = self._arrays(run, next(batches), 0)
         forms = {name: (array.dtype.name, array.shape[1:]) for name, array in arrays.items()}
@@ -198,8 +201,7 @@ class ParquetSource(Source):
 
     def _table(self, run: Run, columns: Sequence[Name]) -> Any:
         """Return all rows of some columns."""
-        remote = not store.is_local(self.files[run.file].uri)
-        with self._opened(run, pre_buffer=remote) as opened:
+        with self._opened(run, pre_buffer=not self._is_local(run)) as opened:
             return opened.read_row_groups(list(run.numbers), list(columns), use_threads=False)
 
     def _streamed(self, block: Block) -> Columns:
@@ -209,8 +211,13 @@ class ParquetSource(Source):
 
     def _batches(self, run: Run) -> Iterator[Any]:
         size = max(1, BLOCK_BYTES // self.layout.row_bytes)
-        with self._opened(run, buffer_size=1 << 20) as opened:
+        # From elsewhere, pieces of every column in turns would cost a request each.
+        options = {"pre_buffer": False, "buffer_size": PIECE_BYTES} if self._is_local(run) else {"pre_buffer": True}
+        with self._opened(run, **options) as opened:
             yield from opened.iter_batches(size, list(run.numbers), list(self.table.numbers), use_threads=False)
+
+    def _is_local(self, run: Run) -> bool:
+        return store.is_local(self.files[run.file].uri)
 
     @contextmanager
     def _opened(self, run: Run, **options: Any) -> Iterator[Any]:
