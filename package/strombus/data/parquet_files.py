@@ -90,6 +90,9 @@ class ParquetFiles:
     def __reduce__(self) -> tuple[type[ParquetFiles], tuple[tuple[StoredFile, ...]]]:
         return ParquetFiles, (self._files,)
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     def __getitem__(self, number: int) -> StoredFile:
         return self._files[number]
 

@@ -24,6 +24,7 @@ from strombus.data.parquet_stream import GroupStream
 from strombus.data.rows import Layout, concatenate
 from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
 from strombus.data.stored import THREADS, StoredFile
+from strombus.documents import counted
 from strombus.errors import DataError, EmptyDataError, StrombusWarning
 from strombus.types import Block, Columns, DataSet
 
@@ -128,6 +129,11 @@ class ParquetSource(Source):
         self._kept = Kept(CACHE_BYTES)
         self._stream = GroupStream()
         self._check_sizes()
+
+    @property
+    def stored(self) -> str:
+        """How many files hold it."""
+        return counted(len(self.files), "file")
 
     def _look(self, run: Run) -> tuple[dict[Name, Any], dict[str, Any]]:
         """Return what a row has in each column of the table, and what it is as an example."""

@@ -123,6 +123,8 @@ def test_any_layout_of_parquet_gives_every_row_once(tmp_path_factory, data):
             patch.setattr(f"strombus.data.parquet_source.{name}", size)
         source = pickle.loads(pickle.dumps(table(folder, "list", "id", "w", "key")))
         assert isinstance(source, ParquetSource)
+        filled = sum(count > 0 for count in rows)
+        assert source.stored == ("1 file" if filled == 1 else f"{filled} files")
         found = read_all(source)
         np.testing.assert_array_equal(found["features"], columns["list"])
         np.testing.assert_array_equal(found["labels"], ids)
