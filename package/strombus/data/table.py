@@ -14,7 +14,7 @@ from strombus.data.frames import check_frame, frame_rows, keyed_frame_rows
 from strombus.data.native import NativeCollection
 from strombus.data.parquet_source import open_parquet
 from strombus.data.source import ArraySource, Source, Transform
-from strombus.errors import ConfigurationError, DataError, kind_of
+from strombus.errors import DataError, kind_of
 
 __all__ = ["open_frame", "table"]
 
@@ -103,7 +103,7 @@ def open_frame(
     else:
         return None
     if transform is not None:
-        raise ConfigurationError(
+        raise DataError(
             f"a transform is for data that workers read; the rows of a {made.engine} DataFrame are computed by "
             f"{made.engine}: transform its columns"
         )
