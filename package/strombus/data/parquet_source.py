@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from bisect import bisect, bisect_left
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from strombus.data import store
 from strombus.data.arrow import batch_columns, key_array
 from strombus.data.columns import Name, TableColumns, ragged
-from strombus.data.kept import Kept
+from strombus.data.kept import CACHE_BYTES, Kept
 from strombus.data.parquet_files import Footer, ParquetFiles, find_parquet, read_footer
 from strombus.data.parquet_stream import GroupStream
 from strombus.data.rows import Layout, concatenate
@@ -29,9 +30,6 @@ from strombus.errors import DataError, EmptyDataError, StrombusWarning
 from strombus.types import Block, Columns, DataSet
 
 __all__ = ["ParquetSource", "open_parquet"]
-
-CACHE_BYTES = 64 << 20
-"""Bytes of row groups that a reader keeps; a larger one is decoded as a stream."""
 
 STEP_BYTES = 16 << 20
 """Bytes of the blocks of a large row group: smaller ones would have it decoded more often, larger ones need memory."""
@@ -123,12 +121,23 @@ class ParquetSource(Source):
         self.table = columns
         self.files = ParquetFiles(files)
         self.transform = transform
-        self._forms, self.columns = self._look(groups[0])
+        self.forms, self.columns = self._look(groups[0])
         self.parts = tuple(_grouped(groups, self.layout.row_bytes))
         self.part_rows = tuple(sum(run.rows for run in part) for part in self.parts)
-        self._kept = Kept(CACHE_BYTES)
-        self._stream = GroupStream()
+        self._start_empty()
         self._check_sizes()
+
+    def _start_empty(self) -> None:
+        self._kept = Kept()
+        self._lock = threading.Lock()
+        self._stream = GroupStream()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start_empty()
 
     @property
     def stored(self) -> str:
@@ -170,7 +179,8 @@ class ParquetSource(Source):
         """Return a block's rows; see `Source.read`."""
         if self._part_bytes(block.part) > CACHE_BYTES:
             return self._streamed(block)
-        found = self._kept.get(block.part, self._decoded)
+        with self._lock:
+            found = self._kept.get(block.part, partial(self._decoded, block.part))
         return {name: array[block.start : block.stop] for name, array in found.items()}
 
     @property
@@ -183,13 +193,16 @@ class ParquetSource(Source):
         ends = list(accumulate(self.part_rows))
         pieces = []
         for part in range(bisect(ends, start), bisect_left(ends, stop) + 1):
-            keys, first = self._kept.get(("keys", part), self._keys)["keys"], ends[part] - self.part_rows[part]
+            with self._lock:
+                keys = self._kept.get(("keys", part), partial(self._keys, part))
+            first = ends[part] - self.part_rows[part]
             pieces.append(keys[max(start - first, 0) : stop - first])
         return np.concatenate(pieces)
 
     def release(self) -> None:
         """Drop what was kept."""
-        self._kept.clear()
+        with self._lock:
+            self._kept.clear()
         self._stream.close()
 
     def _decoded(self, part: int) -> Columns:
@@ -198,12 +211,12 @@ class ParquetSource(Source):
     def _whole(self, run: Run) -> Columns:
         return self._rows(run, self._table(run, self.table.numbers), 0).columns()
 
-    def _keys(self, place: tuple[str, int]) -> Columns:
+    def _keys(self, part: int) -> NDArray[Any]:
         name, pieces = str(self.table.key), []
-        for run in self.parts[place[1]]:
+        for run in self.parts[part]:
             column = _joined(self._table(run, (name,)).column(name))
             pieces.append(key_array(column, name, self._at(run, 0)))
-        return {"keys": np.concatenate(pieces)}
+        return np.concatenate(pieces)
 
     def _table(self, run: Run, columns: Sequence[Name]) -> Any:
         """Return all rows of some columns."""
@@ -237,9 +250,9 @@ class ParquetSource(Source):
     def _rows(self, run: Run, table: Any, start: int) -> DataSet:
         arrays = self._arrays(run, table, start)
         for name, array in arrays.items():
-            if (array.dtype.name, array.shape[1:]) != self._forms[name]:
+            if (array.dtype.name, array.shape[1:]) != self.forms[name]:
                 where = self._at(run, start)(0)
-                raise ragged(name, where, f"{array.dtype.name}{list(array.shape[1:])}", _text(self._forms[name]))
+                raise ragged(name, where, f"{array.dtype.name}{list(array.shape[1:])}", _text(self.forms[name]))
         return self.table.rows(arrays, self._at(run, start))
 
     def _arrays(self, run: Run, table: Any, start: int) -> dict[Name, NDArray[Any]]:
