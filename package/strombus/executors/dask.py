@@ -99,7 +99,7 @@ class DaskExecutor(Executor):
     def capacity(self) -> Capacity:
         """Return the worker processes that take tasks now, but for those that say nothing or where a member hangs."""
         self.placement.refresh()
-        workers = self.placement.alive()
+        workers = self.placement.usable()
         hosts = {urlsplit(address).hostname or address for address in workers}
         return Capacity(len(workers), tuple(sorted(hosts)), max(1, min(workers.values(), default=1)))
 

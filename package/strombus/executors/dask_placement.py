@@ -166,28 +166,33 @@ class Placement:
         """Look at once, the next time, which workers say nothing."""
         self._looked = 0.0
 
-    def alive(self) -> dict[str, int]:
-        """Return the threads of the workers that are there, but for those that hang, say nothing or are held."""
+    def usable(self) -> dict[str, int]:
+        """Return the threads of the workers that are there, but for those that hang or say nothing."""
         if time.monotonic() - self._looked > LOOK:
             self._look()
         found = alive_workers(self.client, running=True)
         if found.keys() - self._known:
             self._look()
-        without, held = self.left_out(), _HELD.get()
+        without = self.left_out()
         mine = [worker for worker in found if worker in self._fit and worker not in without]
         if self.part is not None and mine:
             ordered, first = spread(mine, dict.fromkeys(mine, 0)), self.turn % len(mine)
             mine = sorted((ordered[first:] + ordered[:first])[self.part])
-        there = [worker for worker in mine if worker not in held]
+        return {worker: found[worker] for worker in mine}
+
+    def alive(self) -> dict[str, int]:
+        """Return the same of those that may be asked for something now: that are not held."""
+        mine, held = self.usable(), _HELD.get()
+        there = {worker: threads for worker, threads in mine.items() if worker not in held}
         if mine and not there:
             raise ExecutorError(
                 f"the workers {', '.join(mine)} train together, and wait for the callback that asks for them: train "
                 "in it on others, DaskExecutor(client, workers=[...]), or in this process, backend=LocalExecutor(1); "
                 "plan.trainer scores in this process"
             )
-        self.losses += bool(set(self._there) - set(there))
-        self._there = there
-        return {worker: found[worker] for worker in there}
+        self.losses += bool(set(self._there) - there.keys())
+        self._there = list(there)
+        return there
 
     def left_out(self) -> set[str]:
         """Return the workers that say nothing, or on which a member hangs."""
