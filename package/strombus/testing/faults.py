@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,7 +101,12 @@ def _pause(seconds: float) -> None:
     """Stop this process, and have another one, which is nobody's child soon, wake it."""
     wake = f"(sleep {seconds}; kill -CONT {os.getpid()}) > /dev/null 2>&1 &"
     subprocess.run(["sh", "-c", wake], check=True)
-    os.kill(os.getpid(), signal.SIGSTOP)
+    _stop()
+
+
+def _stop() -> None:
+    """Stop this process here: sent to the process, the signal may wait for another of its threads to wake up."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 Action = Literal["kill", "kill_engine", "stop", "pause", "slow", "hang", "raise", "garbage", "cut", "flip"]
@@ -162,7 +168,7 @@ class Fault:
         acts: dict[str, Callable[[], Any]] = {
             "kill": die,
             "kill_engine": lambda: os.kill(_parent(os.getppid()), signal.SIGKILL),
-            "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+            "stop": _stop,
             "pause": partial(_pause, self.seconds),
             "slow": partial(time.sleep, self.seconds),
             "hang": _wait_for_ever,
