@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from strombus.data import Source, open_source
+from strombus.documents import counted
 from strombus.errors import StrombusError
 from strombus.executors import resolve
 from strombus.executors.base import Executor
+from strombus.fitting.display import describe_capacity
 from strombus.masters.base import TrainingMaster
 from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
 from strombus.masters.shared_training import SharedTrainingMaster
@@ -93,7 +95,7 @@ def examine(
 
 def _describe(here: Place) -> Finding:
     listed = ", ".join(f"{name} {version}" for name, version in here.versions.items())
-    return Finding("ok", "driver", f"{listed}; {here.cpus:g} processors")
+    return Finding("ok", "driver", f"{listed}; {here.cpus:g} processor{'s' * (here.cpus != 1)}")
 
 
 def _examine_engine(
@@ -118,16 +120,15 @@ def _examine_engine(
 
 
 def _describe_capacity(name: str, capacity: Capacity, count: int) -> Finding:
-    slots = "an unknown number of" if capacity.slots is None else str(capacity.slots)
-    text = f"{name}: {slots} slots of {capacity.threads} threads on {len(capacity.hosts) or 'unknown'} hosts"
+    text = f"{name}: {describe_capacity(capacity)}"
     if capacity.slots is not None and capacity.slots < count:
         return Finding(
             "problem",
             "capacity",
-            f"{text}, but {count} workers are to train",
+            f"{text}, but {counted(count, 'worker')} {'is' if count == 1 else 'are'} to train",
             f"start {count - capacity.slots} more worker processes, or give workers={capacity.slots} (numWorkers)",
         )
-    return Finding("ok", "capacity", f"{text}; {count} workers would train")
+    return Finding("ok", "capacity", f"{text}; {counted(count, 'worker')} would train")
 
 
 def _trial(master: TrainingMaster, network: Network | None, data: Any) -> Trial | None:
@@ -166,7 +167,7 @@ def _examine_workers(executor: Executor, work: ProbeWork, count: int, master: Tr
         try:
             probes = executor.gang(probe_member, [None] * count, shared, timeout=work.patience)
         except StrombusError as error:
-            text = f"{count} members did not come to train together: {error}"
+            text = f"{counted(count, 'member')} did not come to train together: {error}"
             yield Finding("problem" if isinstance(master, SharedTrainingMaster) else "note", "gang", text)
             probes = list(executor.map(probe_part, range(count), shared))
     finally:
@@ -196,7 +197,7 @@ def judge_places(places: Sequence[Place], driver: Place, directory: str) -> Iter
             "install the same versions in the environments of driver and workers",
         )
     else:
-        yield Finding("ok", "versions", f"the same on the driver and {len(places)} workers")
+        yield Finding("ok", "versions", f"the same on the driver and {counted(len(places), 'worker')}")
     yield from judge_pairs([place for place in places if place.misfits != driver.misfits])
     yield from _judge_threads(places)
     yield from _judge_disks(places, driver, directory)
@@ -217,7 +218,8 @@ def _judge_threads(places: Sequence[Place]) -> Iterator[Finding]:
     for host, there in by_host.items():
         threads, cpus = sum(place.threads for place in there), max(place.cpus for place in there)
         each = max(1, math.floor(cpus / len(there)))
-        text = f"{len(there)} workers on {host} use {threads} threads of {cpus:g} processors"
+        use = f"{counted(threads, 'thread')} of {cpus:g} processor{'s' * (cpus != 1)}"
+        text = f"{counted(len(there), 'worker')} on {host} use{'s' * (len(there) == 1)} {use}"
         how = f"give a slot {each}: `dask worker --nthreads {each}`, or spark.task.cpus={each}"
         if threads > cpus:
             yield Finding("warning", "threads", f"{text}: they take turns", how)

@@ -46,6 +46,8 @@ def parse_json(text: str | bytes, most: int, *, finite: bool = True) -> Any:
         return _plain(json.loads(text, object_pairs_hook=_mapping, parse_constant=_refuse_constant if finite else None))
     except RecursionError:
         raise DocumentError(f"it is nested more than {DEEPEST} levels deep") from None
+    except UnicodeDecodeError:
+        raise DocumentError("it is no text") from None
     except ValueError as error:
         raise DocumentError(str(error)) from None
 

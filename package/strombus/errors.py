@@ -29,6 +29,7 @@ __all__ = [
     "hide_credentials",
     "kind_of",
     "nonfinite_of",
+    "reason_of",
 ]
 
 _USER = re.compile(r"(?<=://)(?:[^/?#]+|[^:/?#]+:.*)@")  # keys of S3 have slashes, which people forget to quote
@@ -227,6 +228,11 @@ class FitInterrupted(StrombusError, RuntimeError):
 
 class StrombusWarning(UserWarning):
     """Something that works but is probably not what was meant."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error's class and text, for another message; many have no text, such as those of a timeout."""
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
 def kind_of(value: object) -> str:

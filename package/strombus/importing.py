@@ -12,7 +12,7 @@ from strombus.errors import ConfigurationError, DataError, MissingDataError
 from strombus.files import open_storage, read_start
 from strombus.interchange.dl4j.archive import NORMALIZER
 from strombus.interchange.dl4j.models import Model, make_model, read_model, write_coefficients_
-from strombus.interchange.dl4j.normalizers import read_normalizer
+from strombus.interchange.dl4j.normalizers import MAGIC, read_normalizer
 from strombus.interchange.dl4j.records import read_penalties
 from strombus.interchange.dl4j.training import GradientNormalization, OptimizerFactory
 from strombus.interchange.dl4j.updaters import Training, read_trainings
@@ -117,8 +117,10 @@ def _trainings(model: Model, name: str, needed: bool) -> tuple[Training, ...]:
 
 def _read(path: str | os.PathLike[str], training: bool) -> tuple[Model, bool]:
     try:
-        start, _ = read_start(path, 2)
-        if start != b"PK":
+        start, _ = read_start(path, len(MAGIC))
+        if start == MAGIC:
+            raise DataError(f"{path} is a normalizer of DL4J's, not a model; strombus.data.load_normalizer reads it")
+        if not start.startswith(b"PK"):
             return _saved(path, training), True
         files, target = open_storage(path)
         with files.open(target, "rb") as file:

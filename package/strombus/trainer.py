@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from strombus.callbacks import Callback, JsonLinesLogger, show_progress
 from strombus.callbacks.base import check_callbacks
 from strombus.data import Source
-from strombus.errors import ConfigurationError, ExecutorError, kind_of
+from strombus.errors import ConfigurationError, ExecutorError, hide_credentials, kind_of
 from strombus.evaluation import Evaluation
 from strombus.evaluation.request import Request
 from strombus.executors import resolve
@@ -258,6 +258,11 @@ class Trainer(Scoring):
         if epochs < 1:
             raise ConfigurationError(f"epochs must be at least 1, got {epochs}")
         return self.master
+
+    def __repr__(self) -> str:
+        master = None if self.master is None else type(self.master).__name__
+        backend = repr(hide_credentials(self._backend)) if isinstance(self._backend, str) else kind_of(self._backend)
+        return f"Trainer({self.network!r}, {master}, backend={backend})"
 
     def _repr_html_(self) -> str:
         return show_trainer(self.network, self.master, self._backend, self._executor, self._last)

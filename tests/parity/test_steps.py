@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 
 import cloudpickle
@@ -138,13 +139,15 @@ def test_shared_training_of_one_stream(local_executors):
     assert fit(local_executors[2], sharing(), sb.data.stream(Sharded(), sharded=False))[2] == plain[2]
 
 
-def test_one_worker_is_the_plain_loop(local_executors):
+def test_one_worker_is_the_plain_loop_and_a_short_stream_is_not_told_of_each_time(local_executors, caplog):
+    caplog.set_level(logging.INFO)
     network = make_network("momentum")
     features, labels = data_of()
-    rows = np.arange(3 * STEPS * BATCH) % ROWS
-    expected = plain_loop(network, features[rows], labels[rows], [BATCH] * (3 * STEPS))
-    found = fit(local_executors[1], averaging(workers=1), make_batches)[0]
+    rows = np.arange(4 * STEPS * BATCH) % ROWS
+    expected = plain_loop(network, features[rows], labels[rows], [BATCH] * (4 * STEPS))
+    found = fit(local_executors[1], averaging(workers=1), make_batches, epochs=4)[0]
     np.testing.assert_array_equal(found.state().parameters, expected)
+    assert "exhausted" not in caplog.text
 
 
 # -- what has an end, and what has none ------------------------------------------------------------

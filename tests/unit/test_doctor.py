@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from dataclasses import replace
 
@@ -75,6 +76,12 @@ def test_threads_are_compared_with_the_processors_of_each_host(places, level, fl
     for finding in by_topic(doctor.judge_places(places, place(), "/data"))["threads"]:
         assert finding.level == level
         assert flag in finding.advice
+
+
+def test_one_of_a_thing_is_no_plural():
+    found = by_topic(doctor.judge_places([place(threads=1, cpus=1)], place(), "/data"))
+    assert found["threads"][0].text == "1 worker on a uses 1 thread of 1 processor"
+    assert found["versions"][0].text == "the same on the driver and 1 worker"
 
 
 def test_a_directory_that_a_worker_does_not_see_is_a_problem():
@@ -205,3 +212,6 @@ def test_the_command_tries_a_jobs_steps_and_prints_a_line_for_each_finding(work)
     topics = [line.split()[1] for line in result.output.splitlines() if not line.lstrip().startswith("->")]
     assert topics[:3] == ["driver", "capacity", "versions"]
     assert "a minibatch of 16 takes" in result.output
+    assert re.search(
+        r"local: (1 slot|[2-9] slots) of (1 thread|\d+ threads) on 1 host \(.+\); 1 worker would", result.output
+    )

@@ -290,6 +290,16 @@ def test_what_the_trainer_opened_it_closes():
         trainer.fit(data, progress=False)
 
 
+def test_a_trainer_and_its_data_say_what_they_are():
+    shown = repr(sb.Trainer(make_network(), master_of(), "tcp://me:secret@127.0.0.1:9"))
+    assert shown.startswith("Trainer(MultiLayerNetwork(")
+    assert shown.endswith("parameters), ParameterAveragingTrainingMaster, backend='tcp://***@127.0.0.1:9')")
+    one, many = make_data(1), make_data(1200)
+    assert repr(sb.data.open_source(one)) == "ArraySource(DataSet of 1 example in 1 part)"
+    assert repr(sb.data.mix([many, many], [0.9, 0.1], examples=1100)) == "MixedSource(990 + 110 examples, seed 0)"
+    assert repr(sb.data.examples([one[0]] * 1200)) == "ExampleSource(1,200 examples)"
+
+
 def test_a_borrowed_executor_stays_open(local_executors):
     for executor in local_executors.values():
         with sb.Trainer(make_network(), master_of(), executor) as trainer:

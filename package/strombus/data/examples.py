@@ -10,6 +10,7 @@ import numpy as np
 
 from strombus.data.rows import Column, Rows, as_rows, load_cell
 from strombus.data.source import Source, Transform, split_rows
+from strombus.documents import counted
 from strombus.errors import ConfigurationError, DataError, kind_of
 from strombus.types import Block, Columns, DataSet, MultiDataSet
 
@@ -68,6 +69,9 @@ class ExampleSource(Source):
         self.part_rows = (len(data),)
         self.columns = {"features": Column("int64", ())}
         self.transform = _Fetch(data, collate, transform)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({counted(self.rows, 'example')})"
 
     def blocks(self) -> tuple[Block, ...]:
         """Return runs of 64 examples."""

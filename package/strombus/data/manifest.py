@@ -17,6 +17,7 @@ from strombus.data.rows import Column, Layout
 from strombus.data.store import children, exists, join, normalise
 from strombus.documents import shorten
 from strombus.errors import DataError, MissingDataError, UnfinishedExportError
+from strombus.files import open_storage
 
 __all__ = ["JOURNAL", "Manifest", "Part", "is_finished", "read_manifest", "write_manifest"]
 
@@ -139,6 +140,12 @@ def _why_not(uri: str) -> DataError:
         )
     if not exists(uri):
         return MissingDataError(f"no data at {uri}: neither a file nor a directory; check the path")
+    files, target = open_storage(uri)
+    if files.isfile(target):
+        return DataError(
+            f"{uri} is a file, and no dataset, which is a directory; a file may be Parquet (.parquet) or what DL4J's "
+            "DataSet.save wrote (.bin)"
+        )
     inside = f"; it has {', '.join(names[:8])}: name one of them?" if names else " (an empty directory)"
     return DataError(f"{uri} is not a dataset: no manifest and no features array{inside}")
 

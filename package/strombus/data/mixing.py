@@ -116,6 +116,9 @@ class MixedSource(Source):
         vars(self).update(state)
         self._start_empty()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({' + '.join(f'{count:,}' for count in self.counts)} examples, seed {self.seed})"
+
     @property
     def mark(self) -> str:
         """Counts, seed and what is mixed."""

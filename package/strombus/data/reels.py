@@ -190,7 +190,7 @@ class Reel:
             return found
         if self._position == self._since:
             raise DataError(f"the stream of worker {self._rank} ended without any rows after {self._position} rows")
-        _log.info("worker %d: the stream is exhausted after %d rows, and begins again", self._rank, self._position)
+        _log.debug("worker %d: the stream is exhausted after %d rows, and begins again", self._rank, self._position)
         self._items, self._since = None, self._position
         return self._items_ahead(most)
 

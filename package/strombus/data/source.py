@@ -41,6 +41,9 @@ class Source(ABC):
     columns: Mapping[str, Column]
     transform: Transform | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.kind} of {counted(self.rows, 'example')} in {self.stored})"
+
     @property
     def rows(self) -> int:
         """Rows of all parts."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from distributed import Client, Future
 
-from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning
+from strombus.errors import ConfigurationError, ExecutorError, StrombusWarning, reason_of
 from strombus.executors.base import Control, Executor, Member, Shared, Task, merge_plan
 from strombus.executors.calls import Failure, dump
 from strombus.executors.dask_apart import copier
@@ -126,7 +126,9 @@ class DaskExecutor(Executor):
         try:
             return list(self.client.scatter(values, workers=among, hash=False, direct=self._direct))
         except (TimeoutError, OSError) as error:
-            raise ExecutorError(f"a shared value could not be brought to the Dask workers: {error}") from error
+            raise ExecutorError(
+                f"a shared value could not be brought to the Dask workers: {reason_of(error)}"
+            ) from error
 
     def submitter(self, function: Callable[..., Any], name: str, *fixed: Any) -> Callable[..., Future]:
         """Return a function that submits ``function(*fixed, *more)`` under a name that the dashboard shows."""

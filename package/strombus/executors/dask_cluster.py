@@ -19,7 +19,7 @@ from distributed import Client, Scheduler, Security, rpc
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessWorker
 
-from strombus.errors import ConfigurationError, ExecutorError
+from strombus.errors import ConfigurationError, ExecutorError, reason_of
 from strombus.executors.dask import DaskExecutor
 from strombus.executors.dask_placement import client_of_task
 
@@ -66,7 +66,7 @@ def connect(address: str) -> DaskExecutor:
         client = Client(address, set_as_default=False, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         raise ExecutorError(
-            f"no Dask scheduler answered at {address} within {PATIENCE:g} s ({type(error).__name__}: {error}); is it "
+            f"no Dask scheduler answered at {address} within {PATIENCE:g} s ({reason_of(error)}); is it "
             "running, and is this the address that `dask scheduler` printed?"
         ) from error
     return DaskExecutor(client, [client])

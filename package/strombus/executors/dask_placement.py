@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from distributed import Client, get_client, get_worker
 from distributed.worker import secede, thread_state
 
-from strombus.errors import ConfigurationError, ExecutorError
+from strombus.errors import ConfigurationError, ExecutorError, reason_of
 from strombus.executors.members import LEASE
 
 __all__ = ["Placement", "alive_workers", "client_of_task", "holding", "leave_slot", "silent_workers", "spread"]
@@ -76,7 +76,8 @@ def _ask(client: Client, question: Any, **details: Any) -> Any:
         return client.sync(question, **details, callback_timeout=LEASE)
     except (TimeoutError, OSError) as error:
         raise ExecutorError(
-            f"the Dask scheduler {client.scheduler.address} did not answer within {LEASE:g} s ({error}); does it run?"
+            f"the Dask scheduler {client.scheduler.address} did not answer within {LEASE:g} s ({reason_of(error)}); "
+            "does it run?"
         ) from error
 
 
