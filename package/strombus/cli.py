@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -20,12 +21,16 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.ConfigurationError, 2),
     (errors.TaskError, 4),
     (errors.ExecutorError, 3),
+    (errors.RunError, 7),
     (KeyboardInterrupt, 130),
     (errors.FitInterrupted, 143),
 )
 
-
 VERBOSE = "strombus.verbose"
+
+_ARRAYS = ("features", "labels", "features_mask", "labels_mask", "weights")
+# What errors advise callers of functions to give, and what is a flag here.
+_FLAGS = re.compile(r"\b(accept_changes|overwrite)=True")
 
 _COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
 
@@ -53,7 +58,7 @@ class _Commands(_Group):
         except (errors.StrombusError, KeyboardInterrupt) as error:
             if ctx.meta.get(VERBOSE):
                 click.echo("".join(traceback.format_exception(error)) + _worker_trace(error), err=True)
-            message = " ".join(str(error).split())
+            message = _FLAGS.sub(lambda found: "--" + found[1].replace("_", "-"), " ".join(str(error).split()))
             if isinstance(error, KeyboardInterrupt):
                 message = "interrupted" + "".join(f": {note}" for note in getattr(error, "__notes__", ()))
             click.echo(f"Error: {message}", err=True)
@@ -95,8 +100,8 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 2 wrong usage or configuration, 3 the cluster cannot do what is asked,
-    4 a worker failed, 5 the loss is no longer finite, 6 the data cannot be used, 130 interrupted,
-    143 ended by SIGTERM.
+    4 a worker failed, 5 the loss is no longer finite, 6 the data cannot be used, 7 the run is in use
+    or was begun with other settings, 130 interrupted, 143 ended by SIGTERM.
     """
 
 
@@ -116,9 +121,11 @@ def demo(backend: str, epochs: int, workers: int) -> None:
 @click.option("--backend", help="Use another backend than the configuration names.")
 @click.option("--epochs", type=click.IntRange(1), help="Train for another number of epochs.")
 @click.option("--fast-dev-run", is_flag=True, help="Try two minibatches on every worker, and leave no trace.")
-def train(config: str, backend: str | None, epochs: int | None, fast_dev_run: bool) -> None:
+@click.option("--accept-changes", is_flag=True, help="Go on with a run that was begun with other settings.")
+def train(config: str, backend: str | None, epochs: int | None, fast_dev_run: bool, accept_changes: bool) -> None:
     """Train the network that CONFIG, a YAML file, describes."""
     from strombus.jobs import read_job
+    from strombus.runs import read_result
     from strombus.trainer import Trainer
 
     job = read_job(config)
@@ -129,11 +136,16 @@ def train(config: str, backend: str | None, epochs: int | None, fast_dev_run: bo
     metrics = None if test is None else job.make_metrics(network)
     with Trainer(network, job.make_master(), backend=backend or job.backend) as trainer:
         network.normalizer = job.make_normalizer(network, data, trainer.executor)
+        ended = None if job.name is None else read_result(job.name, job.storage_path)
         options = {**job.run_options(), "fast_dev_run": fast_dev_run, "progress": not fast_dev_run}
-        result = trainer.fit(data, epochs=epochs or job.epochs, validation=validation, **options)
+        options |= {"epochs": epochs or job.epochs, "accept_changes": accept_changes}
+        result = trainer.fit(data, validation=validation, **options)
         if result.tried is not None:
             click.echo(result.tried)
             return
+        if ended is not None:
+            where = errors.hide_credentials(ended.path)
+            click.echo(f"nothing was trained: the run in {where} has ended before, and this is its result")
         click.echo(f"trained on {result.examples:,} examples in {result.seconds:.1f} s, score {result.score:.4f}")
         if job.output:
             job.save(network)
@@ -240,8 +252,8 @@ def data() -> None:
 def export_command(source: str, target: str, batch_size: int, overwrite: bool, **columns: str | None) -> None:
     """Write SOURCE as the dataset TARGET.
 
-    SOURCE is a Parquet file, a directory of them, a URI of either, or an .npz file of `features` and `labels` (and
-    masks).
+    SOURCE is a Parquet file, a directory of them, a URI of either, or an .npz file of `features`, and of `labels`,
+    `features_mask`, `labels_mask`, `weights` if there are any.
     """
     from strombus.data import export
     from strombus.documents import counted
@@ -273,11 +285,13 @@ def _read_npz(source: str) -> Any:
     from strombus.data.npz import read_npz
 
     try:
-        return DataSet(**read_npz(source, source))
-    except (TypeError, OSError) as error:
-        raise errors.DataError(
-            f"{source} must be an .npz file with the arrays features, labels, features_mask, labels_mask: {error}"
-        ) from error
+        arrays = read_npz(source, source)
+    except OSError as error:
+        raise errors.DataError(f"{source} cannot be read: {error}") from error
+    if "features" not in arrays or not arrays.keys() <= set(_ARRAYS):
+        has = ", ".join(arrays) or "no array"
+        raise errors.DataError(f"{source} has {has}; wanted features and, if there are any, {', '.join(_ARRAYS[1:])}")
+    return DataSet(**arrays)
 
 
 @data.command("import-dl4j")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal
 
-import cloudpickle
+import torch
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from strombus.data import open_dataset, table
@@ -34,6 +32,7 @@ from strombus.networks.dl4j import save_dl4j
 from strombus.networks.losses import Loss
 from strombus.normalizers import Normalizer
 from strombus.normalizing import load_normalizer
+from strombus.registry import import_object
 from strombus.runs import CheckpointConfig
 
 __all__ = ["ColumnOptions", "DataOptions", "ImportedOptions", "Job", "NetworkOptions", "import_object", "read_job"]
@@ -164,6 +163,8 @@ class Job(_Options):
     epochs : int
     steps_per_epoch : int, optional
         Minibatches of each worker after which an epoch ends; by default it is all of the data.
+    validation_mode : {"inline", "async"}
+        See `Trainer.fit`.
     output : str, optional
         Where the trained network is saved; that of a network from DL4J may be a ``.zip``, which a JVM restores.
     name, storage_path : str, optional
@@ -181,6 +182,7 @@ class Job(_Options):
     backend: str = "auto"
     epochs: int = Field(default=1, ge=1)
     steps_per_epoch: int | None = Field(default=None, ge=1)
+    validation_mode: Literal["inline", "async"] = "inline"
     output: str | None = None
     name: str | None = None
     storage_path: str | None = None
@@ -188,13 +190,27 @@ class Job(_Options):
     metrics: list[str | dict[str, Any]] | None = None
 
     def run_options(self) -> dict[str, Any]:
-        """Return what `Trainer.fit` is told of a run directory, and of the length of epochs."""
+        """Return what `Trainer.fit` is told of a run directory, and of epochs."""
         checkpoint = None if self.checkpoint is None else CheckpointConfig(**self.checkpoint)
         named = {"name": self.name, "storage_path": self.storage_path, "checkpoint": checkpoint}
-        return {**named, "steps_per_epoch": self.steps_per_epoch}
+        return {**named, "steps_per_epoch": self.steps_per_epoch, "validation_mode": self.validation_mode}
 
     def make_network(self) -> Network:
-        """Build the network; ConfigurationError names the import path that fails."""
+        """Build the network, its first values drawn by the master's ``rng_seed`` where that is given.
+
+        Raises
+        ------
+        ConfigurationError
+            Names the import path that fails.
+        """
+        seed = self.make_master().rng_seed
+        if seed is None:
+            return self._make_network()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed % 2**63)  # torch takes no larger one
+            return self._make_network()
+
+    def _make_network(self) -> Network:
         options = self.network
         if isinstance(options, ImportedOptions):
             return _import(options)
@@ -335,6 +351,8 @@ def read_job(path: str | Path) -> Job:
         options = parse_yaml(read_whole(file, LONGEST).decode(), LONGEST)
     except (DocumentError, DataError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} is not YAML as a job is written: {error}") from None
+    if not isinstance(options, dict):
+        raise ConfigurationError(f"{file} must hold a mapping with network and data, got {shorten(options)}")
     folder = str(file.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -348,37 +366,12 @@ def _explain(problem: Any) -> str:
     """Say what is wrong with one option; for one that does not exist, list those that do."""
     imported = problem["loc"][:2] == ("network", "imported")
     loc = [part for number, part in enumerate(problem["loc"]) if number != 1 or part not in ("made", "imported")]
-    where = ".".join(map(str, loc)) or "file"
+    where = ".".join(map(str, loc))
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg']}"
     sections: dict[Any, type[_Options]] = {"network": ImportedOptions if imported else NetworkOptions}
     options = Job if len(loc) == 1 else sections.get(loc[0], ColumnOptions if "columns" in loc else DataOptions)
     return f"{where} is no option; known: {', '.join(options.model_fields)}"
-
-
-def import_object(path: str) -> Any:
-    """Import ``"package.module:name"``; ConfigurationError says what is missing."""
-    module_name, colon, name = path.partition(":")
-    if not colon or not module_name or not name:
-        raise ConfigurationError(f"an import path is written 'package.module:name', got {path!r}")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the module's own code may raise anything
-        raise ConfigurationError(
-            f"cannot import {module_name!r} for {path!r}: {type(error).__name__}: {error}"
-        ) from error
-    if not hasattr(module, name):
-        raise ConfigurationError(f"module {module_name!r} has no {name!r}")
-    _ship_by_value(module)
-    return getattr(module, name)
-
-
-def _ship_by_value(module: ModuleType) -> None:
-    """Have a module that is not installed travel with what uses it: workers cannot import it."""
-    file, package = getattr(module, "__file__", None), module.__name__.partition(".")[0]
-    installed = file is None or {"site-packages", "dist-packages"} & set(Path(file).parts)
-    if not installed and package not in {"strombus", "torch", *sys.stdlib_module_names}:
-        cloudpickle.register_pickle_by_value(module)
 
 
 def _loss(options: str | dict[str, Any] | list[str | dict[str, Any]]) -> Any:

@@ -244,6 +244,22 @@ def test_a_job_is_tried_without_a_trace(job):
     fails(run("train", job, "--fast-dev-run"), 2, "averaging_frequency")
 
 
+def test_a_run_that_has_ended_is_not_trained_again_and_says_so(job):
+    runs = job.parent / "runs"
+    change(job, "epochs: 8", f"epochs: 2\nname: first\nstorage_path: {runs}")
+    assert run("train", job).stdout.startswith("trained on 640 examples in ")
+    saved = (job.parent / "network.safetensors").read_bytes()
+    for arguments in ([], ["--epochs", 3, "--accept-changes"]):
+        again = run("train", job, *arguments)
+        assert again.exit_code == 0, again.output
+        first, second, *_ = again.stdout.splitlines()
+        assert first == f"nothing was trained: the run in {runs}/first has ended before, and this is its result"
+        assert second.startswith("trained on 640 examples in ")
+        assert (job.parent / "network.safetensors").read_bytes() == saved
+    line = fails(run("train", job, "--epochs", 3), 7, "epochs was 2, is 3 now", "with --accept-changes")
+    assert "accept_changes" not in line
+
+
 def test_datasets_are_written_shown_and_checked(tmp_path):
     features = np.arange(60, dtype=np.float32).reshape(20, 3)
     np.savez(tmp_path / "rows.npz", features=features, labels=np.arange(20), labels_mask=np.ones(20, np.uint8))
@@ -262,9 +278,29 @@ def test_datasets_are_written_shown_and_checked(tmp_path):
     (shard,) = target.glob("part-*/features/c/0/0")
     shard.write_bytes(shard.read_bytes()[:-20])
     assert run("data", "validate", target).exit_code == 6
-    np.savez(tmp_path / "odd.npz", pixels=features)
-    fails(run("data", "export", tmp_path / "odd.npz", tmp_path / "odd.zarr"), 6, "features, labels", "pixels")
+    assert run("data", "export", tmp_path / "none.npz", tmp_path / "odd.zarr").exit_code == 6
+    np.savez(tmp_path / "odd.npz", pixels=features, y=np.arange(20))
+    wrong = "odd.npz has pixels, y; wanted features and, if there are any, labels, features_mask, labels_mask, weights"
+    fails(run("data", "export", tmp_path / "odd.npz", tmp_path / "odd.zarr"), 6, wrong)
     assert not (tmp_path / "odd.zarr").exists()
+    np.savez(tmp_path / "weighed.npz", features=features, labels=np.arange(20), weights=np.linspace(0, 1, 20))
+    assert run("data", "export", tmp_path / "weighed.npz", tmp_path / "weighed.zarr").exit_code == 0
+    stored = sb.data.open_dataset(tmp_path / "weighed.zarr")
+    np.testing.assert_array_equal(stored.read(stored.blocks()[0])["labels_mask"][:, 0], np.linspace(0, 1, 20))
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "words"),
+    [
+        (("data", "inspect"), "models/mlp_adam.zip", "mlp_adam.zip is a file, and no dataset"),
+        (("model", "import-dl4j"), "normalizers/min_max.bin", "min_max.bin is a normalizer of DL4J's, not a model"),
+        (("model", "import-dl4j"), "datasets/float16.bin", "DocumentError: 'it is no text'"),
+    ],
+)
+def test_another_kind_of_file_is_called_what_it_is(tmp_path, command, file, words):
+    path = Path(__file__).parents[1] / "golden/dl4j" / file
+    target = [tmp_path / "target"] if command[0] == "model" else []
+    assert "codec" not in fails(run(*command, path, *target), 6, words)
 
 
 def test_parquet_is_exported_and_trained_from_by_its_columns(job):
@@ -328,7 +364,7 @@ def test_a_loss_that_is_not_finite_ends_with_its_own_code(job):
     ("options", "code", "words"),
     [
         ("numWorkers: 2, encoder: {type: dense, bits: 3}", 2, ["DenseEncoder has no option 'bits'", "dtype"]),
-        ("numWorkers: 2, averagingFrequency: 3", 2, ["averagingFrequency", "not of a SharedTrainingMaster"]),
+        ("numWorkers: 2, averagingFrequency: 3", 2, ["averagingFrequency", "SharedTrainingMaster has not"]),
         ("numWorkers: 2, thresholdAlgorithm: {type: fixed, threshold: 1.0e+39}", 2, ["outside the range of float32"]),
     ],
 )

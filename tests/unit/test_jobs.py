@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import pickle
 import subprocess
 import sys
@@ -48,6 +50,31 @@ def test_a_job_makes_network_and_master(folder):
             assert isinstance(optimizer, torch.optim.SGD)
             assert (optimizer.defaults["lr"], optimizer.defaults["momentum"], network.l2) == (0.5, 0.9, 0.25)
             assert (made.step_size, network.num_params()) == (3, 8)
+
+
+def test_the_masters_seed_decides_the_first_values_and_leaves_the_callers_random_numbers_alone():
+    def values(master):
+        network = {**OPTIONS["network"], "module": "torch.nn:Linear"}
+        module = {"in_features": 3, "out_features": 2}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nn, "Linear", functools.partial(nn.Linear, **module))
+            made = Job.model_validate({**OPTIONS, "network": network, "master": master}).make_network()
+        return made.module.weight.detach().clone()
+
+    torch.manual_seed(7)
+    expected = nn.Linear(3, 2).weight.detach().clone()
+    before = torch.get_rng_state()
+    assert torch.equal(values({"rng_seed": 7}), expected)
+    assert torch.equal(values({"type": "shared_training", "rngSeed": 7}), expected)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(values({"rng_seed": 8}), expected)
+    assert not torch.equal(values({}), values({}))
+
+
+def test_every_option_of_epochs_reaches_the_fit():
+    options = Job.model_validate({**OPTIONS, "steps_per_epoch": 3, "validation_mode": "async"}).run_options()
+    assert (options["steps_per_epoch"], options["validation_mode"]) == (3, "async")
+    assert options.keys() <= inspect.signature(sb.Trainer.fit).parameters.keys()
 
 
 def test_the_masters_options_go_under_both_of_their_names():
@@ -116,10 +143,10 @@ def test_options_of_a_network_of_dl4j_are_its_own(tmp_path):
         read_job(file)
 
 
-@pytest.mark.parametrize("text", ["", "- 1\n", "words alone"])
-def test_a_file_of_another_form_is_refused(tmp_path, text):
+@pytest.mark.parametrize(("text", "got"), [("", "None"), ("- 1\n", r"\[1\]"), ("words alone", "'words alone'")])
+def test_a_file_of_another_form_is_refused(tmp_path, text, got):
     (tmp_path / "job.yaml").write_text(text)
-    with pytest.raises(ConfigurationError, match=r"job\.yaml: file: "):
+    with pytest.raises(ConfigurationError, match=rf"job\.yaml must hold a mapping with network and data, got {got}$"):
         read_job(tmp_path / "job.yaml")
 
 
