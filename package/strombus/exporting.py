@@ -137,7 +137,7 @@ def _written(
     if not isinstance(source, NativeCollection):
         total = source.rows if isinstance(source, Source) else None
         with tqdm(total=total, unit=" rows", desc="export", disable=None if progress else True) as bar:
-            objects = _objects(source) if isinstance(source, Source) else source
+            objects = _objects(source) if isinstance(source, Source) else source.whole()
             return [
                 write_parts(objects, settings.uri, settings.export, batch_size=settings.batch_size, on_rows=bar.update)
             ]
@@ -282,7 +282,7 @@ def readable_source(
         with temporary_export(source, executor, directory=directory, batch_size=batch_size) as exported:
             yield exported
     elif isinstance(source, LocalStream):
-        yield ArraySource.collect(source)
+        yield ArraySource.collect(source.whole())
     else:
         yield ArraySource.collect(rows for rows in executor.map(_gathered, source.partitions()) if rows is not None)
 

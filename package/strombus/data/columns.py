@@ -132,7 +132,7 @@ class TableColumns:
         if missing := [name for name in self.names if name not in found]:
             raise DataError(
                 f"{what} has no column {', '.join(map(str, missing))}, it has {', '.join(map(str, found[:50]))}; "
-                f"say which hold features, label, weight and key"
+                f"say which hold what: strombus.data.table(data, features=..., label=..., weight=..., key=...)"
             )
         if twice := [name for name in self.names if found.count(name) > 1]:
             raise DataError(f"{what} has several columns {twice[0]}; rename them")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from strombus.data.rows import Column, Rows, as_rows, load_cell
-from strombus.data.source import Source, Transform, split_rows
+from strombus.data.rows import Column, Rows, as_rows, load_cell, stack_examples
+from strombus.data.source import Source, Transform, check_function, split_rows
 from strombus.documents import counted
-from strombus.errors import ConfigurationError, DataError, kind_of
+from strombus.errors import DataError, kind_of
 from strombus.types import Block, Columns, DataSet, MultiDataSet
 
 __all__ = ["ExampleSource", "examples"]
@@ -62,9 +62,8 @@ class ExampleSource(Source):
                 f"examples need a length and items by number, as a torch Dataset or a list has, got {kind_of(data)}; "
                 "give an iterable to fit as it is"
             )
-        for name, function in (("collate", collate), ("transform", transform)):
-            if function is not None and not callable(function):
-                raise ConfigurationError(f"{name} must be a function, got {kind_of(function)}")
+        check_function("collate", collate)
+        check_function("transform", transform)
         self.kind = "DataSet"
         self.part_rows = (len(data),)
         self.columns = {"features": Column("int64", ())}
@@ -101,8 +100,4 @@ class _Fetch:
 def _stacked(items: Sequence[Any]) -> Rows:
     if isinstance(items[0], DataSet | MultiDataSet):
         return load_cell(list(items))
-    columns = list(zip(*items, strict=True)) if isinstance(items[0], tuple | list) else [items]
-    try:
-        return DataSet(*(None if column[0] is None else np.stack(list(map(np.asarray, column))) for column in columns))
-    except ValueError as error:
-        raise DataError(f"examples cannot be stacked: {error}; give examples(...) a collate that pads them") from None
+    return stack_examples(items, "give examples(...) a collate that makes arrays of a list of them, padded if need be")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import threading
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from numbers import Integral, Real
 from typing import Any
 
+from strombus.data.examples import ExampleSource
 from strombus.data.order import CHOICE, PLACES, Window, generator
 from strombus.data.rows import concatenate
-from strombus.data.source import BLOCK_BYTES, Source, Transform
+from strombus.data.source import BLOCK_BYTES, Source, Transform, check_function
 from strombus.data.sources import open_source
-from strombus.errors import ConfigurationError, DataError, EmptyDataError, kind_of
+from strombus.errors import ConfigurationError, DataError, EmptyDataError, StrombusWarning, kind_of
 from strombus.types import Block, Columns
 
 __all__ = ["MixedSource", "mix"]
@@ -56,9 +59,14 @@ def mix(
     Raises
     ------
     ConfigurationError
-        For weights or a number of examples that cannot be had.
+        For options that are of another kind, weights or a number of examples that cannot be had.
     DataError
         When a dataset cannot be read by every worker, or columns differ.
+
+    Warns
+    -----
+    StrombusWarning
+        When a weight is so small that its dataset gives no row.
 
     Examples
     --------
@@ -67,10 +75,16 @@ def mix(
     >>> mix([few, many], weights=[0.3, 0.7]).counts
     (30, 70)
     """
+    _check_listed("datasets", datasets)
+    _check_listed("weights", weights)
+    _check_whole("seed", seed, 0)
+    _check_whole("examples", 1 if examples is None else examples, 1)
+    check_function("transform", transform)
+    shares = _shares(weights, len(datasets))
     sources = [_opened(data) for data in datasets]
-    shares = _shares(weights, len(sources))
     counts = _counts([source.rows for source in sources], shares, examples, repeat)
-    return MixedSource(sources, counts, seed, _transform(sources, transform))
+    _warn_of_none(counts, weights)
+    return MixedSource(sources, counts, int(seed), _transform(sources, transform))
 
 
 class MixedSource(Source):
@@ -221,6 +235,27 @@ def _cut(blocks: Sequence[Block], edges: Sequence[int]) -> Iterator[list[Block]]
         yield piece
 
 
+def _check_listed(name: str, value: Any) -> None:
+    if isinstance(value, str) or not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
+        raise ConfigurationError(f"{name} must be a list, got {kind_of(value)}: mix([one, other], weights=[0.7, 0.3])")
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _warn_of_none(counts: Sequence[int], weights: Sequence[float]) -> None:
+    if 0 in counts:
+        number = counts.index(0)
+        warnings.warn(
+            f"dataset {number} of weight {weights[number]} gives none of the {sum(counts)} rows of an epoch: give a "
+            "larger weight, or more examples",
+            StrombusWarning,
+            stacklevel=3,
+        )
+
+
 def _opened(data: Any) -> Source:
     source = open_source(data)
     if not isinstance(source, Source):
@@ -233,13 +268,18 @@ def _opened(data: Any) -> Source:
 
 def _shares(weights: Sequence[float], datasets: int) -> list[Fraction]:
     """Return what part of the rows each dataset gives, as the decimals that were written: 0.7 is seven tenths."""
-    numbers = [float(weight) for weight in weights]
-    if not datasets or len(numbers) != datasets or not all(0 < number < math.inf for number in numbers):
+    if not datasets or len(weights) != datasets or not all(map(_is_weight, weights)):
+        got = [weight if isinstance(weight, Real | str) else kind_of(weight) for weight in weights]
         raise ConfigurationError(
-            f"weights must be above 0 and finite, one for each of {datasets} datasets, got {list(weights)}"
+            f"weights must be numbers above 0 and finite, one for each of {datasets} datasets, got {got}: "
+            "mix([one, other], weights=[0.7, 0.3])"
         )
-    exact = [Fraction(str(number)) for number in numbers]
+    exact = [Fraction(str(float(weight))) for weight in weights]
     return [weight / sum(exact) for weight in exact]
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 def _counts(rows: Sequence[int], shares: Sequence[Fraction], examples: int | None, repeat: bool) -> list[int]:
@@ -249,7 +289,7 @@ def _counts(rows: Sequence[int], shares: Sequence[Fraction], examples: int | Non
     if examples is None:
         reaches = [count / share for count, share in zip(rows, shares, strict=True)]
         examples = math.ceil(max(reaches)) if repeat else math.floor(min(reaches))
-    if examples < 1:
+    if examples < 1:  # of very few rows
         raise ConfigurationError(f"examples must be at least 1, got {examples}")
     exact = [examples * share for share in shares]
     counts = [math.floor(count) for count in exact]
@@ -269,6 +309,11 @@ def _transform(sources: Sequence[Source], given: Transform | None) -> Transform 
     own = {id(source.transform): source.transform for source in sources}
     if own.keys() == {id(None)}:
         return given
+    if len(own) > 1 and any(isinstance(source, ExampleSource) for source in sources):
+        raise DataError(
+            "strombus.data.examples cannot be mixed with other data, since the worker makes their arrays: export them "
+            "first (strombus.data.export) and mix the datasets"
+        )
     if given is not None or len(own) > 1:
         raise ConfigurationError(
             "the minibatches of a mix have one transform: open the datasets without, and give it to mix(transform=...)"

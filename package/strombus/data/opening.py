@@ -11,7 +11,7 @@ from strombus.data.dl4j_files import holds_dl4j
 from strombus.data.dl4j_source import open_dl4j
 from strombus.data.parquet_files import column_names, holds_parquet
 from strombus.data.parquet_source import open_parquet
-from strombus.data.source import Source, Transform
+from strombus.data.source import Source, Transform, check_function
 from strombus.data.zarr_source import open_zarr
 from strombus.errors import DataError, MissingDataError
 
@@ -48,7 +48,10 @@ def open_dataset(
         When an export did not finish.
     DataError
         When it is something else, or the paths of a list do not go together.
+    ConfigurationError
+        For a transform that is no function.
     """
+    check_function("transform", transform)
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not paths:
         raise MissingDataError("no path was given; give the path of a dataset or a list of them")

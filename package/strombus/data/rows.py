@@ -23,6 +23,7 @@ __all__ = [
     "iterate_rows",
     "load_cell",
     "rebatch",
+    "stack_examples",
 ]
 
 Rows = DataSet | MultiDataSet
@@ -146,17 +147,36 @@ def as_rows(item: Any) -> Rows:
         if _many(item[0]):
             return MultiDataSet(*item)
         if len(item) > 1 and item[1] is not None and np.ndim(item[1]) == 0:
-            return DataSet(*(None if value is None else np.asarray(value)[None] for value in item))
+            item = [None if value is None else np.asarray(value)[None] for value in item]
         if len(item) > 2 and item[2] is not None and np.ndim(item[2]) == 1:
             raise DataError(
                 "the third of (features, labels, features_mask) has an entry for each step, (examples, time), got "
-                f"shape {np.shape(item[2])}; weights of examples are given as DataSet(features, labels, weights=...)"
+                f"shape {np.shape(item[2])}; weights of examples are given as DataSet(features, labels, weights=...), "
+                "which a collate of strombus.data.examples may make"
             )
         return DataSet(*item)
     raise DataError(
         "an object of a data set must be a DataSet, a MultiDataSet or (features, labels[, features_mask[, "
         f"labels_mask]]), got {f'{len(item)} values' if isinstance(item, tuple | list) else kind_of(item)}"
     )
+
+
+def stack_examples(items: Sequence[Any], advice: str) -> Rows:
+    """Make rows of single examples: arrays, or tuples (features, labels[, features_mask[, labels_mask]]) of them.
+
+    Raises
+    ------
+    DataError
+        When they are something else, or differ in shape or number of values; ends with `advice`.
+    """
+    if isinstance(items[0], Mapping):
+        raise DataError(f"an example must be an array or (features, labels), got {kind_of(items[0])}; {advice}")
+    try:
+        columns = list(zip(*items, strict=True)) if isinstance(items[0], tuple | list) else [items]
+        arrays = [None if column[0] is None else np.stack(list(map(np.asarray, column))) for column in columns]
+    except ValueError as error:
+        raise DataError(f"examples must agree in shape and number of values: {error}; {advice}") from error
+    return as_rows(tuple(arrays))
 
 
 def _many(value: Any) -> bool:

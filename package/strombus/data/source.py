@@ -10,16 +10,22 @@ from strombus.data import kept
 from strombus.data.order import Window, epoch_order
 from strombus.data.rows import Column, Layout, Rows, concatenate, iterate_rows
 from strombus.documents import counted
-from strombus.errors import DataError, EmptyDataError
+from strombus.errors import ConfigurationError, DataError, EmptyDataError, kind_of
 from strombus.types import Block, Columns, from_columns
 
-__all__ = ["ArraySource", "BLOCK_BYTES", "Source", "Transform", "split_rows"]
+__all__ = ["ArraySource", "BLOCK_BYTES", "Source", "Transform", "check_function", "split_rows"]
 
 Transform = Callable[[Any], Any]
 """DataSet to DataSet, or MultiDataSet to MultiDataSet; called for each minibatch in the reader's thread."""
 
 BLOCK_BYTES = 4 << 20
 """Bytes of one block, all columns together; a window of 8 blocks then stays within `ZarrSource`'s cache twice."""
+
+
+def check_function(name: str, value: Any) -> None:
+    """Raise ConfigurationError where an option is neither None nor a function."""
+    if value is not None and not callable(value):
+        raise ConfigurationError(f"{name} must be a function, got {kind_of(value)}")
 
 
 class Source(ABC):

@@ -14,7 +14,7 @@ from strombus.data.columns import default_columns
 from strombus.data.native import NativeCollection
 from strombus.data.opening import open_dataset
 from strombus.data.rows import as_rows
-from strombus.data.source import ArraySource, Source, Transform
+from strombus.data.source import ArraySource, Source, Transform, check_function
 from strombus.data.streams import Examples, LocalStream, Stream, is_maker
 from strombus.data.table import open_frame
 from strombus.errors import DataError, kind_of
@@ -63,6 +63,7 @@ def open_source(
     DataError
         When `data` is nothing of the above; lists what is accepted.
     """
+    check_function("transform", transform)
     if isinstance(data, Source | LocalStream | NativeCollection):
         return data
     if isinstance(data, str | os.PathLike) or (isinstance(data, list | tuple) and data and _all_paths(data)):

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
-from strombus.data.rows import Rows, as_rows
+from strombus.data.rows import Rows, as_rows, stack_examples
 from strombus.errors import ConfigurationError, DataError, kind_of
 from strombus.types import DataSet, MultiDataSet
 
 __all__ = ["Examples", "LocalStream", "Stream", "is_maker", "stream"]
+
+logger = logging.getLogger(__name__)
+
+LONG_BYTES = 1 << 30
+LONG_ROWS = 10_000_000
+"""After so much of what has no length a warning asks whether it ends."""
 
 
 class LocalStream:
@@ -37,9 +42,40 @@ class LocalStream:
     def __iter__(self) -> Iterator[Rows]:
         return map(as_rows, self.objects)
 
+    @property
+    def ends(self) -> bool:
+        """Whether it is known to end: it has a length, or it is the `head` of one that has none."""
+        if isinstance(self.objects, _Head):
+            return True
+        try:
+            return len(self.objects) >= 0  # type: ignore[arg-type]
+        except TypeError:  # a DataLoader has the method, and no length where its dataset has none
+            return False
+
+    def whole(self) -> Iterator[Rows]:
+        """Give all objects to someone who keeps them; a warning asks about one that goes on and on."""
+        return iter(self) if self.ends else _watched(self)
+
     def head(self, rows: int) -> LocalStream:
         """Return what must be kept of it to have `rows` rows; all of it where it has a length."""
-        return self if hasattr(self.objects, "__len__") else LocalStream(_Head(self, rows))
+        return self if self.ends else LocalStream(_Head(self, rows))
+
+
+def _watched(stream: LocalStream) -> Iterator[Rows]:
+    rows = size = 0
+    warned = False
+    for item in stream:
+        rows += item.examples
+        size += sum(array.nbytes for array in item.columns().values())
+        if not warned and (rows >= LONG_ROWS or size >= LONG_BYTES):
+            warned = True
+            logger.warning(
+                "%d rows (%d MB) of a stream without a length have been kept so far, and it must end: fit takes one "
+                "that does not with steps_per_epoch, and for all else itertools.islice cuts it off",
+                rows,
+                size // 1_000_000,
+            )
+        yield item
 
 
 class _Head:
@@ -77,9 +113,9 @@ class Examples:
 def _stacked(items: list[Any]) -> Rows:
     if isinstance(items[0], DataSet | MultiDataSet):
         raise DataError("the items of a torch Dataset must be single examples; give DataSets as a plain iterable")
-    if not isinstance(items[0], tuple | list):
-        return DataSet(np.stack([np.asarray(item) for item in items]))
-    return DataSet(*(np.stack([np.asarray(value) for value in column]) for column in zip(*items, strict=True)))
+    return stack_examples(
+        items, "give strombus.data.examples(dataset, collate) what makes arrays of a list of them, or a DataLoader"
+    )
 
 
 def is_maker(data: Any) -> bool:
@@ -133,12 +169,7 @@ class Stream(LocalStream):
 
     def rows_of(self, items: list[Any]) -> Rows:
         """Return the rows of an item, or of several that are single examples."""
-        if not self.dataset:
-            return as_rows(items[0])
-        try:
-            return _stacked(items)
-        except ValueError as error:
-            raise DataError(f"the examples of a stream must agree in shape and number of values: {error}") from error
+        return _stacked(items) if self.dataset else as_rows(items[0])
 
     def head(self, rows: int) -> LocalStream:
         """Return the whole, which workers take as much of as they need."""

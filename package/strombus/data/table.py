@@ -13,7 +13,7 @@ from strombus.data.columns import Name, TableColumns
 from strombus.data.frames import check_frame, frame_rows, keyed_frame_rows
 from strombus.data.native import NativeCollection
 from strombus.data.parquet_source import open_parquet
-from strombus.data.source import ArraySource, Source, Transform
+from strombus.data.source import ArraySource, Source, Transform, check_function
 from strombus.errors import DataError, kind_of
 
 __all__ = ["open_frame", "table"]
@@ -71,6 +71,7 @@ def table(
     >>> rows = table("clicks.parquet", features=["age", "visits"], label="bought", key="id")  # doctest: +SKIP
     >>> trainer.fit(rows, epochs=3)  # doctest: +SKIP
     """
+    check_function("transform", transform)
     columns = TableColumns.of(features, label, weight, key, dtype)
     if _are_paths(data):
         paths = [data] if isinstance(data, str | os.PathLike) else data

@@ -205,10 +205,15 @@ def _where(source: Opened, master: TrainingMaster, run: str | None, stepped: boo
         return f"read by the workers where they lie ({type(source).__name__}, {counted(len(source.part_rows), 'part')})"
     if isinstance(source, NativeCollection) and direct:
         return f"trained from the memory of {source.engine} (cached as {master.storage_level})"
+    end = "" if stepped else _must_end(source, "; give steps_per_epoch where it does not")
     if direct:
-        return "gathered in this program's memory and sent along with the fit"
+        return f"gathered in this program's memory and sent along with the fit{end}"
     until = "kept until the fit has ended well" if run else "removed at the end"
-    return f"exported first to {_export_directory(master, run)}, {until}"
+    return f"exported first to {_export_directory(master, run)}, {until}{end}"
+
+
+def _must_end(source: Opened, otherwise: str = "") -> str:
+    return f"; it must end{otherwise}" if isinstance(source, LocalStream) and not source.ends else ""
 
 
 def _export_directory(master: TrainingMaster, run: str | None) -> str:
@@ -254,7 +259,7 @@ def _validation(validation: Any, master: TrainingMaster, executor: Executor) -> 
     export = "" if isinstance(source, Source) else ", exported first"
     if isinstance(source, NativeCollection) and not master.validates and master.rdd_training_approach == "Direct":
         export = ""
-    return f"{_counted_rows(_rows(source, executor))}{export}, scored by {who}"
+    return f"{_counted_rows(_rows(source, executor))}{export}, scored by {who}{_must_end(source)}"
 
 
 def _kept(

@@ -18,22 +18,43 @@ Columns = dict[str, Array]
 """Arrays by column name (``features``, ``labels``, ``features_mask``, ...), first axis = example."""
 
 _NO_NUMBERS = {
-    "O": "objects (rows of different lengths?)",
-    **dict.fromkeys("UST", "texts; classes are numbers: numpy.unique(labels, return_inverse=True) numbers them"),
+    "O": "objects",
+    **dict.fromkeys("UST", "texts"),
     **dict.fromkeys("Mm", "dates or times; make them numbers"),
 }
 """What an array of a kind that no network takes holds."""
+
+
+def _refused(array: Any, name: str) -> str:
+    """Return what an array of no numbers holds, and what to do about it."""
+    holds, kind = _NO_NUMBERS[array.dtype.kind], array.dtype.kind
+    if kind in "UST":
+        advice = (
+            "classes are numbers: numpy.unique(labels, return_inverse=True) numbers them"
+            if name.startswith("labels")
+            else "number them, for an embedding, or make a column of ones and zeros for each"
+        )
+        return f"{holds}; {advice}"
+    if kind != "O":
+        return holds
+    other = next((one for one in array.flat if not isinstance(one, int | float | np.number | np.bool_)), None)
+    if isinstance(other, list | tuple | np.ndarray):
+        return f"{holds}: {type(other).__name__}s, as where rows have different lengths; pad or cut them"
+    return f"{holds} such as {type(other).__name__}; give numbers, as an array with a dtype of numbers"
 
 
 def _as_array(value: Any, name: str) -> Array:
     """Turn a tensor, list or array into an ndarray of at least one dimension without copying."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise DataError(f"{name} must be a regular numeric array: {error}; pad or cut them") from None
     if array.ndim == 0:
         raise DataError(f"{name} must have examples along its first axis, got a single value {array!r}")
     if array.dtype.kind in _NO_NUMBERS:
-        raise DataError(f"{name} must be a regular numeric array, got {_NO_NUMBERS[array.dtype.kind]}")
+        raise DataError(f"{name} must be a regular numeric array, got {_refused(array, name)}")
     return array
 
 

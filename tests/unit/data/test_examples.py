@@ -137,14 +137,16 @@ def test_what_are_no_examples_is_refused(make, error, message):
 
 
 @pytest.mark.parametrize(
-    ("collate", "message"),
+    ("items", "collate", "message"),
     [
-        (None, "give examples.* a collate that pads them"),
-        (lambda items: pad(items[1:]), "a row of each of 5 examples, got 4 rows"),
+        (Ragged(), None, "give examples.* a collate that makes arrays .* padded"),
+        (Ragged(), lambda items: pad(items[1:]), "a row of each of 5 examples, got 4 rows"),
+        ([(np.ones(2), 1, 0.5)] * 50, None, r"weights of examples are given as DataSet.*, which a collate"),
+        ([{"x": np.ones(2)}] * 50, None, r"must be an array or \(features, labels\), got dict; give examples\(...\) a"),
     ],
 )
-def test_rows_that_do_not_fit_say_so(collate, message):
-    source = sb.data.examples(Ragged(), collate)
+def test_rows_that_do_not_fit_say_so(items, collate, message):
+    source = sb.data.examples(items, collate)
     order = sb.data.epoch_order(source.blocks(), seed=1, epoch=0)
     with (
         sb.data.read_batches(source, order, 0, 5, [5], seed=1, epoch=0) as batches,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import strombus as sb
 from strombus.data import ArraySource, Source, cut_order, mixing, read_batches
 from strombus.data.rows import Column
-from strombus.errors import ConfigurationError, DataError, EmptyDataError
+from strombus.errors import ConfigurationError, DataError, EmptyDataError, StrombusWarning
 from strombus.types import Block
 
 FAR = 1000
@@ -72,6 +72,7 @@ weighted = datasets.flatmap(
 )
 
 
+@pytest.mark.filterwarnings("ignore:dataset . of weight .* gives none")
 @settings(max_examples=60, deadline=None)
 @given(weighted, st.integers(0, 9), st.integers(0, 3), st.booleans(), st.data())
 def test_shares_to_one_row_each_row_once_whoever_reads(mixed, seed, epoch, repeat, data):
@@ -123,6 +124,34 @@ def test_what_cannot_be_mixed_is_said():
         sb.data.mix([two[0], np.zeros((3, 2))], [1, 1])
     with pytest.raises(EmptyDataError, match="dataset 1 of the mix"):
         sb.data.mix([two[0], Numbered([])], [1, 1])
+    few = sb.data.examples([np.zeros(1)] * 4)
+    for others in ([few, two[0]], [few, sb.data.examples([np.zeros(1)] * 4)]):
+        with pytest.raises(DataError, match=r"examples cannot be mixed with other data.*export them first"):
+            sb.data.mix(others, [1, 1])
+    with pytest.warns(StrombusWarning, match=r"dataset 1 of weight 1e-09 gives none of the 10 rows"):
+        assert sb.data.mix(two, [1, 1e-9]).counts == (10, 0)
+
+
+PAIR = (np.zeros((3, 2)), np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((PAIR, PAIR), {}, r"weights must be numbers .*, got \['ndarray', 'ndarray'\]: mix\(\[one, other\]"),
+        (("train.zarr", [1]), {}, r"datasets must be a list, got str: mix\(\[one, other\]"),
+        (([PAIR, PAIR], "ab"), {}, "weights must be a list, got str"),
+        (([PAIR, PAIR], 1), {}, "weights must be a list, got int"),
+        (([PAIR, PAIR], ["a", True]), {}, r"numbers above 0 .* got \['a', True\]"),
+        (([PAIR], [1]), {"examples": 2.5}, "examples must be a whole number of at least 1, got 2.5"),
+        (([PAIR], [1]), {"examples": 0}, "examples must be a whole number of at least 1, got 0"),
+        (([PAIR], [1]), {"seed": "x"}, "seed must be a whole number of at least 0, got 'x'"),
+    ],
+)
+def test_options_of_another_kind_are_refused(arguments, options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        sb.data.mix(*arguments, **options)
+    assert sb.data.mix([PAIR], np.ones(1), seed=np.int64(1), examples=np.int64(2)).counts == (2,)
 
 
 def test_masks_and_transforms_of_some():

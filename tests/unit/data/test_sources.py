@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strombus.data import ArraySource, LocalStream, NativeCollection, Source, load_cell, open_cell, open_source
+import strombus as sb
+from strombus.data import ArraySource, LocalStream, NativeCollection, Source, load_cell, open_cell, open_source, streams
 from strombus.data.native import plan_cells
 from strombus.data.rows import iterate_rows
 from strombus.errors import ConfigurationError, DataError, MissingDataError
@@ -105,8 +107,89 @@ def test_features_come_out_as_they_went_in():
 def test_feature_columns_can_be_named():
     source = open_source(frame(), features=["a", "b"])
     assert (source.read(source.blocks()[0])["features"] == X).all()
-    with pytest.raises(DataError, match=r"no column pixels, it has features, a, b, label"):
+    with pytest.raises(DataError, match=r"no column pixels, it has features, a, b, label; .*data\.table\("):
         open_source(frame(), features="pixels")
+
+
+class Items(torch.utils.data.Dataset):
+    """Three times the same item."""
+
+    def __init__(self, item):
+        self.item = item
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, number):
+        return self.item
+
+
+WEIGHED = (X[0], 1, 0.5)
+NAMED = {"x": X[0], "y": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Items(WEIGHED), r"weights of examples are given as DataSet\(features, labels, weights=...\)"),
+        (torch.utils.data.TensorDataset(*map(torch.tensor, (X, Y, X[:, 0]))), "weights of examples are given as"),
+        (lambda: iter([WEIGHED]), "weights of examples are given as"),
+        ([WEIGHED], "weights of examples are given as"),
+        (Items(NAMED), r"\(features, labels\), got dict; give strombus.data.examples\(dataset, collate\)"),
+        (lambda: iter([NAMED]), "must be a DataSet, .* got dict"),
+        (
+            [(np.array([["a", "b"]]),)],
+            "features must be a regular numeric array, got texts; number them, for an embedd",
+        ),
+        ([([[1, 2], [3]], Y[:2])], "regular numeric array: .*inhomogeneous.*; pad or cut"),
+        ([(np.array([[1, 2], [3]], object), Y[:2])], "objects: lists, as where rows have different lengths; pad"),
+        ([(np.array([NAMED, NAMED]), Y[:2])], "features must be a regular numeric array, got objects such as dict"),
+    ],
+)
+def test_what_no_rows_can_be_made_of_says_so(data, message):
+    with pytest.raises(DataError, match=message):
+        list(open_source(data))
+
+
+def test_a_single_example_may_have_masks_of_its_steps():
+    (found,) = open_source([(np.ones((4, 2)), 1, np.array([1, 1, 0, 0]), [0.5])])
+    assert (found.features_mask.shape, found.labels_mask.tolist()) == ((1, 4), [[0.5]])
+
+
+@pytest.mark.parametrize("option", [5, "log"])
+def test_a_transform_that_is_no_function_is_refused_when_it_is_given(option, tmp_path):
+    sb.data.export((X, Y), tmp_path / "d.zarr", progress=False)
+    for opening in (
+        lambda: sb.data.open_dataset(tmp_path / "d.zarr", transform=option),
+        lambda: open_source((X, Y), transform=option),
+        lambda: sb.data.table(frame(), "a", transform=option),
+        lambda: sb.data.mix([(X, Y)], [1], transform=option),
+    ):
+        with pytest.raises(ConfigurationError, match=f"transform must be a function, got {type(option).__name__}"):
+            opening()
+
+
+@pytest.mark.parametrize(
+    ("data", "asked"),
+    [
+        (lambda: (rows(i, 4) for i in range(5)), True),
+        ((rows(i, 4) for i in range(5)), True),
+        ([rows(i, 4) for i in range(5)], False),
+        (Examples(), False),
+    ],
+)
+def test_what_may_have_no_end_is_asked_about_once_while_it_is_kept(data, asked, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(streams, "LONG_ROWS", 9)
+    sb.data.export(data, tmp_path / "d.zarr", progress=False)
+    found = [one.getMessage() for one in caplog.records if "steps_per_epoch" in one.getMessage()]
+    assert [message[:7] for message in found] == ["12 rows"] * asked
+
+
+def test_what_is_kept_of_an_endless_one_is_not_asked_about(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(streams, "LONG_BYTES", 1)
+    head = open_source(rows(i, 4) for i in itertools.count()).head(10)
+    assert sb.data.export(head, tmp_path / "d.zarr", progress=False).examples == 10
+    assert not caplog.records
 
 
 def test_several_inputs_make_a_multi_data_set():

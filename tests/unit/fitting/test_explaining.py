@@ -167,6 +167,10 @@ def test_what_lies_where_is_said(local_executors, tmp_path, monkeypatch):
         stream = trainer.explain(iter([sb.DataSet(*make_data(4))]))
         assert (stream.workers, stream.rounds) == ((), None)
         assert "an unknown number of rows, exported first to a directory in s3://***@bucket/<tmp>" in str(stream)
+        assert "; it must end; give steps_per_epoch where it does not" in str(stream)
+        checked = trainer.explain(lambda: iter([make_data(4)]), steps_per_epoch=3, validation=lambda: iter([]))
+        assert re.search(r"validation +an unknown number of rows, exported first, .*; it must end\n", str(checked))
+        assert "steps_per_epoch" not in str(checked)
         page = stream._repr_html_()
         assert "&lt;tmp&gt;" in page
         assert re.sub(r"\s+", "", html.unescape(re.sub("<[^>]+>", "", page))).endswith(re.sub(r"\s+", "", str(stream)))
