@@ -88,7 +88,9 @@ class Inference:
         if not loss.examples:
             raise EmptyDataError("the data holds no examples")
         if not any(loss.counts):
-            raise DataError(f"all of the {loss.examples} examples are masked, so that there is nothing to score")
+            raise DataError(
+                f"all of the {loss.examples} examples are masked or have no weight, so that there is nothing to score"
+            )
         if finite and loss.problem:
             raise NonFiniteError(loss.problem)
         penalty = self.network.regularization()

@@ -17,11 +17,12 @@ from strombus.executors import resolve
 from strombus.executors.base import Executor
 from strombus.executors.local import LocalExecutor
 from strombus.exporting import readable_source
+from strombus.fitting.checking import check_losses, whole_number
 from strombus.fitting.checkpointing import Keeper
 from strombus.fitting.display import show_trainer
 from strombus.fitting.explaining import Explanation, explain_fit
 from strombus.fitting.fit import Fit
-from strombus.fitting.recording import describe, record_result, restore_result
+from strombus.fitting.recording import count_known, describe, record_result, restore_result
 from strombus.fitting.result import FitResult
 from strombus.fitting.stepping import check_steps_per_epoch
 from strombus.fitting.trying import check_steps, try_out
@@ -162,14 +163,14 @@ class Trainer(Scoring):
         Raises
         ------
         ConfigurationError
-            Without a master or optimizer, for fewer than one epoch, or when another fit trains this network now.
+            Without a master, optimizer or loss, for fewer than one epoch, or when another fit trains this network now.
         RunError
             When the name is in use, or was given to a fit with other settings.
         DataError, TaskError, FitInterrupted
             When the data cannot be used, a worker fails, or SIGTERM comes (Ctrl-C: KeyboardInterrupt).
         """
-        master = self._master_to_fit(epochs)
-        check_steps_per_epoch(steps_per_epoch)
+        epochs, steps_per_epoch = whole_number("epochs", epochs), check_steps_per_epoch(steps_per_epoch)
+        master = self._master_to_fit(validates=validation is not None)
         if name is None and (storage_path is not None or checkpoint is not None):
             raise ConfigurationError("storage_path and checkpoint are for a fit with a name; give fit a name too")
         if checkpoint is not None and checkpoint.best is not None and validation is None:
@@ -179,11 +180,13 @@ class Trainer(Scoring):
         if steps := check_steps(fast_dev_run):
             return try_out(self, steps, data, validation, check_callbacks(callbacks), progress)
         with self.network.kept_for_a_fit(), ExitStack() as stack:
-            watchers, keeper = [*check_callbacks(callbacks), *([show_progress()] if progress else [])], None
+            callbacks = check_callbacks(callbacks)
+            watchers, keeper = [*callbacks, *([show_progress()] if progress else [])], None
             if name is not None:
                 settings = describe(self.network, master, epochs, steps_per_epoch)
                 if (finished := read_result(name, storage_path)) is not None:
-                    return restore_result(finished, self.network, settings, accept_changes)
+                    settings |= count_known(data)
+                    return restore_result(finished, self.network, settings, accept_changes, callbacks)
                 run = stack.enter_context(open_run(name, storage_path))
                 keeper = Keeper(run, checkpoint or CheckpointConfig(), settings, accept_changes)
                 watchers.append(JsonLinesLogger())
@@ -225,8 +228,8 @@ class Trainer(Scoring):
         Nothing is trained, exported or written. Rows that an engine holds are counted there, a pass over them for a
         Bag or an RDD. Its text is for ``print``; a notebook shows it as a table.
         """
-        master = self._master_to_fit(epochs)
-        check_steps_per_epoch(steps_per_epoch)
+        epochs, steps_per_epoch = whole_number("epochs", epochs), check_steps_per_epoch(steps_per_epoch)
+        master = self._master_to_fit(validates=validation is not None)
         what = self.network, master, self.executor, data, epochs, validation
         kept: dict[str, Any] = {"name": name, "storage_path": storage_path, "checkpoint": checkpoint}
         return explain_fit(*what, **kept, steps_per_epoch=steps_per_epoch)
@@ -246,7 +249,7 @@ class Trainer(Scoring):
             figures["accuracy"] = request.answer(inference.run_metrics(source, request, 64))[0].accuracy()
         return figures
 
-    def _master_to_fit(self, epochs: int) -> TrainingMaster:
+    def _master_to_fit(self, validates: bool) -> TrainingMaster:
         if self.master is None:
             raise ConfigurationError(
                 "fit needs a training master; give one: Trainer(network, ParameterAveragingTrainingMaster(...))"
@@ -255,8 +258,7 @@ class Trainer(Scoring):
             raise ConfigurationError(
                 "fit needs an optimizer; give the network one: optimizer=functools.partial(torch.optim.SGD, lr=0.1)"
             )
-        if epochs < 1:
-            raise ConfigurationError(f"epochs must be at least 1, got {epochs}")
+        check_losses(self.network, validates)
         return self.master
 
     def __repr__(self) -> str:

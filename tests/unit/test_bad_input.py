@@ -11,7 +11,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
-from helpers.networks import make_data, make_mlp, make_network
+from helpers.networks import make_data, make_mlp, make_mlp32, make_network
 from helpers.programs import dask_programs
 from torch import nn
 
@@ -221,14 +221,61 @@ def test_what_is_no_callback(one, callbacks, message):
 def test_fewer_than_one_epoch_no_master_no_optimizer(one):
     data = make_data(20)
     master = sb.ParameterAveragingTrainingMaster(workers=1)
-    with pytest.raises(ConfigurationError, match="epochs must be at least 1, got 0"):
-        sb.Trainer(make_network(), master, one).fit(data, epochs=0)
     with pytest.raises(ConfigurationError, match=r"needs a training master.*ParameterAveragingTrainingMaster"):
         sb.Trainer(make_network(), backend=one).fit(data)
     with pytest.raises(ConfigurationError, match=r"needs an optimizer.*functools\.partial"):
         sb.Trainer(sb.MultiLayerNetwork(make_mlp, nn.CrossEntropyLoss()), master, one).fit(data)
-    with pytest.raises(TaskError, match="no loss"):
+    with pytest.raises(ConfigurationError, match="no loss"):
         fit(one, data, sb.MultiLayerNetwork(make_mlp, optimizer=torch.optim.SGD))
+
+
+def own_loss(module, minibatch):
+    return nn.functional.cross_entropy(module(minibatch.features), minibatch.labels)
+
+
+@pytest.mark.parametrize("call", [sb.Trainer.fit, sb.Trainer.explain])
+def test_what_cannot_be_trained_is_refused_before_anything_is(one, call):
+    data, stepped = make_data(20), sb.MultiLayerNetwork(make_mlp, optimizer=torch.optim.SGD, training_step=own_loss)
+    master = sb.ParameterAveragingTrainingMaster(workers=1)
+    trainer = sb.Trainer(make_network(), master, one)
+    for options, message in (
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": 1.5}, "epochs must be a whole number, got float 1.5"),
+        ({"epochs": "2"}, "epochs must be a whole number, got str '2'"),
+        ({"epochs": True}, "epochs must be a whole number, got bool True"),
+        ({"steps_per_epoch": 2.5}, "steps_per_epoch must be a whole number, or None for all .*, got float 2.5"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            call(trainer, data, **options)
+    with pytest.raises(DataError, match="the data has features alone"):
+        call(trainer, data[0])
+    with pytest.raises(DataError, match="the validation data has features alone"):
+        call(trainer, data, validation=data[0])
+    with pytest.raises(ConfigurationError, match="validation data is scored by the network's loss"):
+        call(sb.Trainer(stepped, master, one), data, validation=data)
+    assert (trainer.network.iteration, stepped.iteration) == (0, 0)
+
+
+def test_numpys_numbers_are_numbers(one):
+    trainer = sb.Trainer(make_network(), sb.ParameterAveragingTrainingMaster(workers=1, batch_size_per_worker=4), one)
+    result = trainer.fit(make_data(20), np.int64(2), steps_per_epoch=np.int32(3), progress=False)
+    assert (len(result.epochs), result.minibatches) == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "weight"), [(sb.ParameterAveragingTrainingMaster, 0.0), (sb.SharedTrainingMaster, 1e-300)]
+)
+def test_weights_that_count_nothing(one, kind, weight):
+    features, labels = make_data(20)
+    network = sb.MultiLayerNetwork(make_mlp32, nn.CrossEntropyLoss(), torch.optim.SGD)
+    trainer = sb.Trainer(network, kind(workers=1, batch_size_per_worker=4, shuffle=False), one)
+    nothing = sb.DataSet(features, labels, weights=np.full(20, weight))
+    with pytest.raises(DataError, match="all 20 examples of epoch 1 are masked or have no weight"):
+        trainer.fit(nothing, progress=False)
+    with pytest.raises(DataError, match="all of the 20 examples are masked or have no weight"):
+        trainer.calculate_score(nothing)
+    few = sb.DataSet(features, labels, weights=np.arange(20) == 3)  # one minibatch of five counts
+    assert trainer.fit(few, progress=False).minibatches == 5
 
 
 def test_what_is_no_network_and_no_master():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from strombus.errors import ConfigurationError
 
@@ -71,7 +71,15 @@ class Standing:
 
 
 class EpochCondition(ABC):
-    """Ends a fit after an epoch (DL4J: ``EpochTerminationCondition``)."""
+    """Ends a fit after an epoch (DL4J: ``EpochTerminationCondition``).
+
+    Attributes
+    ----------
+    needs_scores : bool
+        Whether it looks at what is monitored, so that there has to be something to monitor.
+    """
+
+    needs_scores: ClassVar[bool] = True
 
     @abstractmethod
     def ends(self, standing: Standing) -> bool:
@@ -104,6 +112,7 @@ class MaxEpochs(EpochCondition):
     """Ends after this number of epochs (DL4J: ``MaxEpochsTerminationCondition``)."""
 
     epochs: int
+    needs_scores: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", self.epochs)

@@ -14,13 +14,16 @@ from strombus.callbacks.base import Callback, EpochRecord, FitPlan
 from strombus.callbacks.conditions import EpochCondition, IterationCondition, Scored, Standing
 from strombus.callbacks.monitors import Monitor, check_name, higher_is_better, watch
 from strombus.callbacks.savers import FileModelSaver, InMemoryModelSaver, ModelSaver
-from strombus.errors import ConfigurationError, kind_of, nonfinite_of
+from strombus.errors import ConfigurationError, DataError, kind_of, nonfinite_of
 from strombus.masters.job import Progress
 from strombus.networks import Network
+from strombus.runs import FinishedRun
 
 __all__ = ["EarlyStopping", "EarlyStoppingResult"]
 
 logger = logging.getLogger(__name__)
+
+_RECORD = "early_stopping.json"
 
 Reason = Literal["epoch_condition", "iteration_condition", "epochs", "interrupted", "error"]
 
@@ -63,7 +66,8 @@ class EarlyStopping(Callback):
     ----------
     conditions : sequence of EpochCondition or IterationCondition
         Each ends the fit: `MaxEpochs`, `ScoreImprovement` and `BestScore` after an epoch, `MaxTime`, `MaxScore` and
-        `InvalidScore` within one too.
+        `InvalidScore` within one too. Where they are of `MaxEpochs` and the latter alone, no validation data is needed;
+        without, no epoch is the best.
     monitor : str, MetricValue or callable
         The score: a name among the validation figures (``"score"``, ``"accuracy"``), a metric's figure on the
         validation data, or ``monitor(trainer) -> float``, called after an epoch.
@@ -82,7 +86,8 @@ class EarlyStopping(Callback):
     Attributes
     ----------
     result : strombus.callbacks.EarlyStoppingResult or None
-        None until a fit has ended.
+        None until a fit has ended. Where a fit returns the result of a run that has ended, the run's; a dry run leaves
+        early stopping out, and this as it was.
 
     Raises
     ------
@@ -119,10 +124,13 @@ class EarlyStopping(Callback):
     # -- what a fit calls ------------------------------------------------------------------------
 
     def on_fit_start(self, plan: FitPlan) -> None:
-        if plan.validation is None and not callable(self.monitor):
+        self._watches = plan.validation is not None or callable(self.monitor)
+        wants = [one for one in self.conditions if isinstance(one, EpochCondition) and one.needs_scores]
+        if not self._watches and (wants or self.restore_best):
             raise ConfigurationError(
                 f"EarlyStopping watches {self.monitor!r} of the validation data, and the fit has none: give "
-                "fit(..., validation=...), or a function of the trainer as monitor"
+                "fit(..., validation=...), or a function of the trainer as monitor, such as "
+                "monitor=lambda trainer: trainer.calculate_score(data), maximize=False"
             )
         check_name(self.monitor, plan)
         self._plan = plan
@@ -144,7 +152,7 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, record: EpochRecord) -> bool:
         self._standing = replace(self._standing, epochs=self._standing.epochs + 1)
-        if self._standing.epochs % self.every == 0:
+        if self._watches and self._standing.epochs % self.every == 0:
             self._evaluate(record)
         if self.save_latest:
             self._keeper.save("latest", self._network)
@@ -178,19 +186,32 @@ class EarlyStopping(Callback):
         )
         if self._plan.run is not None:
             record = {name: value for name, value in vars(self.result).items() if name != "best_network"}
-            self._plan.run.write("early_stopping.json", record)
+            self._plan.run.write(_RECORD, record)
         if self.restore_best and network is not None:
             self._keeper.load("best", self._network)
 
     def _best_network(self) -> Network | None:
         best = self._standing.best
-        if best is None:
-            return None
-        network = copy.deepcopy(self._network)
-        if self._keeper.load("best", network):
-            return network
-        logger.warning("the best network, of epoch %d, is not with %s", best.epoch, type(self._keeper).__name__)
-        return None
+        return None if best is None else _load_best(self._keeper, self._network, best.epoch)
+
+    def restore(self, finished: FinishedRun, network: Network) -> None:
+        """Take the result of a run that has ended; None where it had no early stopping. `network` is what it left."""
+        self.result = None
+        if (values := finished.read(_RECORD)) is None:
+            return
+        try:
+            best = values["best_epoch"]
+            self.result = EarlyStoppingResult(
+                values["reason"],
+                values["details"],
+                {int(epoch): _read_score(score) for epoch, score in values["scores"].items()},
+                best,
+                _read_score(values["best_score"]),
+                int(values["epochs"]),
+                None if best is None else _load_best(self._saver or FileModelSaver(finished.path), network, best),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{finished.path}/{_RECORD} is damaged: {type(error).__name__}: {error}") from None
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -234,6 +255,15 @@ class EarlyStopping(Callback):
             self._keeper.save("best", self._network)
 
 
+def _load_best(saver: ModelSaver, like: Network, epoch: int) -> Network | None:
+    """Return a copy of a network with the best values; None where the saver has them no more."""
+    network = copy.deepcopy(like)
+    if saver.load("best", network):
+        return network
+    logger.warning("the best network, of epoch %d, is not with %s", epoch, type(saver).__name__)
+    return None
+
+
 def _check_conditions(given: Any) -> tuple[EpochCondition | IterationCondition, ...]:
     if isinstance(given, EpochCondition | IterationCondition) or not isinstance(given, Iterable):
         raise ConfigurationError(f"conditions must be a sequence, got {kind_of(given)}: put it into a list")
@@ -244,6 +274,11 @@ def _check_conditions(given: Any) -> tuple[EpochCondition | IterationCondition, 
         if not isinstance(one, EpochCondition | IterationCondition):
             raise ConfigurationError(f"a condition must be an EpochCondition or IterationCondition, got {one!r}")
     return conditions
+
+
+def _read_score(score: float | None) -> float:
+    """Return a score from a record, in which null stands for what is not finite."""
+    return math.nan if score is None else float(score)
 
 
 def _written(score: float) -> float | str:

@@ -15,6 +15,7 @@ from strombus.callbacks.tables import fact_table
 from strombus.data import ArraySource, LocalStream, NativeCollection, Source, Stream, open_source
 from strombus.errors import hide_credentials
 from strombus.executors.base import Executor
+from strombus.fitting.checking import check_labels
 from strombus.fitting.display import counted, describe_capacity, describe_master, describe_network
 from strombus.fitting.traffic import Traffic, describe_bytes, traffic_of
 from strombus.masters.base import TrainingMaster
@@ -109,6 +110,8 @@ def explain_fit(
     capacity = executor.capacity()
     count = master.count_workers(capacity) or 1
     source = open_source(data)
+    if network.training_step is None:
+        check_labels(source, "the data")
     rows = _rows(source, executor)
     each = 0 if steps_per_epoch is None else steps_per_epoch * master.batch_size_per_worker
     stepped = [Partition(rank, 0, each) for rank in range(count)] if each else None
@@ -255,6 +258,7 @@ def _validation(validation: Any, master: TrainingMaster, executor: Executor) -> 
     if validation is None:
         return "none"
     source = open_source(validation)
+    check_labels(source, "the validation data")
     who = "the members, between epochs" if master.validates else "tasks on all slots, between epochs"
     export = "" if isinstance(source, Source) else ", exported first"
     if isinstance(source, NativeCollection) and not master.validates and master.rdd_training_approach == "Direct":

@@ -14,12 +14,13 @@ from typing import Any
 
 from strombus.callbacks import Callback, FitPlan
 from strombus.data import NativeCollection, Source, StreamSource, count_objects, open_source
-from strombus.errors import DataError, EmptyDataError, GangUnavailable, MemberLost, StrombusWarning
+from strombus.errors import EmptyDataError, GangUnavailable, MemberLost, StrombusWarning
 from strombus.executors.base import Executor
 from strombus.exporting import readable_source
 from strombus.files import join, normalise
 from strombus.fitting.aside import set_aside
 from strombus.fitting.attempts import Attempts
+from strombus.fitting.checking import check_labels
 from strombus.fitting.checkpointing import Keeper, layout_of
 from strombus.fitting.interrupting import Interruption
 from strombus.fitting.observing import Books
@@ -138,7 +139,7 @@ class Fit:
                         self._validation = stack.enter_context(self._open(validation, not self.master.validates))
                     if isinstance(self._validation, Source) and not self._validation.rows:
                         raise EmptyDataError("the validation data holds no examples")
-                    _check_labels(self._validation, "the validation data")
+                    check_labels(self._validation, "the validation data")
                 self._train(source, epochs, workers)
         books = self._books
         return FitResult(
@@ -209,7 +210,7 @@ class Fit:
             logger.warning("nothing was trained: the data holds no examples")
             return
         if self.network.training_step is None:
-            _check_labels(source, "the data")
+            check_labels(source, "the data")
         workers, span = workers or self._workers(), range(self.network.epoch, self.network.epoch + epochs)
         if self._beside and self._validation is not None:
             validate = partial(self._validate, self._validation)
@@ -318,7 +319,7 @@ class Fit:
         except (MemberLost, GangUnavailable) as error:
             # The network is as it was when the job began, unless an epoch has ended since.
             first = self._gangs == 1 and isinstance(error, GangUnavailable)  # there never were as many
-            stays = not job.survives or self._books.callback_failed or self._interruption.asked
+            stays = not job.survives or self._books.driver_failed or self._interruption.asked
             if first or stays or len(self._books.records) > ended:
                 raise
             self._books.take_up(job.cursor or Cursor(job.first_epoch))
@@ -364,7 +365,7 @@ class Fit:
         Where a member was lost when all had been trained and saved, one that trains nothing costs nothing: it only
         brings the members' states together.
         """
-        if self._books.callback_failed:
+        if self._books.driver_failed:
             return False
         saved = job.epochs > 0 and self._all_is_saved(job.first_epoch + job.epochs)
         return (isinstance(error, MemberLost) and saved) or self._attempts.goes_on(error)
@@ -382,10 +383,3 @@ class Fit:
                 self.executor.name,
             )
         return count or 1
-
-
-def _check_labels(source: Readable, what: str) -> None:
-    """Raise DataError for rows without labels; those that a transform may add are the workers' business."""
-    labelled = not isinstance(source, Source) or source.transform or {"labels", "labels_0"} & source.columns.keys()
-    if not labelled:
-        raise DataError(f"fitting and scoring need labels, {what} has features alone")

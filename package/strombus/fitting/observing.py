@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from strombus.callbacks import Callback, EpochRecord, FitPlan
-from strombus.errors import NonFiniteError
+from strombus.errors import DataError, NonFiniteError
 from strombus.fitting.aside import Aside, Pending
 from strombus.fitting.checkpointing import Keeper, Snapshot
 from strombus.fitting.interrupting import Interruption
@@ -138,8 +138,8 @@ class Books:
             callback.on_fit_end()
 
     @property
-    def callback_failed(self) -> bool:
-        """Whether a callback has raised an error."""
+    def driver_failed(self) -> bool:
+        """Whether the error is of this process: a callback has raised it, or an epoch has taught nothing."""
         return self._fault is not None
 
     def fail(self, error: Exception) -> None:
@@ -179,6 +179,7 @@ class Books:
     def _with_skipped(self, progress: Progress) -> Progress:
         """Count what was left out, and have callbacks see the sum so far."""
         for report in progress.workers:
+            self._uncounted += int(report.figures.get("uncounted", 0))
             if skipped := int(report.figures.get("skipped", 0)):
                 self.skipped[report.worker] += skipped
         if not self.skipped:
@@ -229,6 +230,7 @@ class Books:
             skipped=self.skipped.total() - sum(record.skipped for record in self.records),
         )
         _check_skipped(record)
+        self._check_counted(record)
         ended = Pending(epoch, state, record, time.time() - (time.perf_counter() - self._started))
         self._start_epoch()
         if later and self.aside is not None:
@@ -237,6 +239,15 @@ class Books:
         else:
             self._tell_of(ended, record)
         return self.stopped_by is not None or self.interrupted()
+
+    def _check_counted(self, record: EpochRecord) -> None:
+        """Raise DataError for an epoch of which nothing was learnt, since nothing in it counted."""
+        if self._uncounted and self._uncounted == record.minibatches - record.skipped:
+            self._fault = DataError(
+                f"all {record.examples} examples of epoch {record.epoch} are masked or have no weight, so that nothing "
+                "was learnt; weights count as the network's dtype has them"
+            )
+            raise self._fault
 
     def settle(self) -> None:
         """Wait for the figures of the epoch that has ended last, and tell of it."""
@@ -258,7 +269,7 @@ class Books:
         try:
             yield
         except Exception:
-            if not self.callback_failed:
+            if not self.driver_failed:
                 with suppress(Exception):
                     self.settle()
             self._pending, self._saved = None, []
@@ -278,6 +289,7 @@ class Books:
 
     def _start_epoch(self) -> None:
         self._examples = self._minibatches = 0
+        self._uncounted = 0  # of these, with nothing to learn from
         self._before = (0, 0)  # of these, trained before the fit went on
         self._spent = 0.0  # seconds of the epoch before workers were lost
         self._score = float("nan")

@@ -8,12 +8,14 @@ import json
 import logging
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from strombus.errors import ConfigurationError, DataError, RunError, StrombusWarning, hide_credentials
+from strombus.callbacks import Callback, EarlyStopping
+from strombus.data import LocalStream, Source, open_source
+from strombus.errors import ConfigurationError, DataError, MissingDataError, RunError, StrombusWarning, hide_credentials
 from strombus.files import join, open_storage
 from strombus.fitting.checkpointing import Keeper, read_counts, read_record
 from strombus.fitting.result import FitResult
@@ -24,7 +26,7 @@ from strombus.runs import RESULT, FinishedRun, Run
 from strombus.stats import TrainingStats
 from strombus.stats.lines import FILE_NAME
 
-__all__ = ["describe", "record_result", "restore_result"]
+__all__ = ["count_known", "describe", "record_result", "restore_result"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +47,27 @@ def describe(network: Network, master: TrainingMaster, epochs: int, steps: int |
     }
 
 
+def count_known(data: Any) -> dict[str, int]:
+    """Return the ``examples`` of data, where they are known without a pass over it, and it is there still."""
+    try:
+        source = open_source(data)
+    except MissingDataError:
+        return {}
+    if isinstance(source, Source):
+        return {"examples": source.rows}
+    if isinstance(source, LocalStream) and isinstance(source.objects, list | tuple):
+        return {"examples": sum(map(len, source))}
+    return {}
+
+
 def restore_result(
-    finished: FinishedRun, network: Network, settings: Mapping[str, Any], accept_changes: bool
+    finished: FinishedRun,
+    network: Network,
+    settings: Mapping[str, Any],
+    accept_changes: bool,
+    callbacks: Sequence[Callback] = (),
 ) -> FitResult:
-    """Give `network` what a run that has ended left, and return its result.
+    """Give `network`, and early stopping among `callbacks`, what a run that has ended left, and return its result.
 
     Raises
     ------
@@ -65,6 +84,9 @@ def restore_result(
         )
     logger.info("the run in %s has ended before: this is its result", finished.path)
     network.load(join(finished.path, NETWORK))
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            callback.restore(finished, network)
     values = finished.result
     try:
         return FitResult(

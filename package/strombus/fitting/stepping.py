@@ -7,6 +7,7 @@ from typing import Any
 from strombus.data import LocalStream, NativeCollection, Source, Stream, StreamSource, look_at
 from strombus.errors import ConfigurationError, EmptyDataError
 from strombus.executors.base import Executor
+from strombus.fitting.checking import whole_number
 from strombus.fitting.checkpointing import Keeper
 from strombus.masters.base import TrainingMaster
 from strombus.runs import CONFIG
@@ -15,10 +16,9 @@ from strombus.types import EpochLength
 __all__ = ["check_steps_per_epoch", "in_steps", "length_of", "record_of"]
 
 
-def check_steps_per_epoch(steps: Any) -> None:
-    """Raise ConfigurationError where `steps` is neither None nor a number of steps."""
-    if steps is not None and (type(steps) is not int or steps < 1):
-        raise ConfigurationError(f"steps_per_epoch must be at least 1, or None for all of the data, got {steps!r}")
+def check_steps_per_epoch(steps: Any) -> int | None:
+    """Return a number of steps, or None; ConfigurationError where `steps` is neither."""
+    return None if steps is None else whole_number("steps_per_epoch", steps, ", or None for all of the data")
 
 
 def length_of(steps: int, master: TrainingMaster, workers: int, keeper: Keeper | None) -> EpochLength:

@@ -216,8 +216,7 @@ def _report(rank: int, values: dict[str, Any], event: Event) -> WorkerReport:
     figures = {"threshold": values["threshold"], "sent_bytes": values["sent"]}
     if steps and length:
         figures["sent_share"] = values["elements"] / (steps * length)
-    if values["skipped"]:
-        figures["skipped"] = values["skipped"]
+    figures |= {name: values[name] for name in ("skipped", "uncounted") if values[name]}
     return WorkerReport(
         rank, values["iteration"], values["examples"], steps, values["loss"], event.seconds, event.host, figures
     )

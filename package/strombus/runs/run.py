@@ -72,6 +72,10 @@ class FinishedRun:
     result: Mapping[str, Any]
     config: Mapping[str, Any]
 
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return another record of the directory; None where there is none."""
+        return _read(join(self.path, name))
+
 
 @contextmanager
 def open_run(

@@ -28,7 +28,7 @@ class WorkerReport:
         Host and process, ``"name:pid"``.
     figures : mapping of str to float
         Of shared training: ``threshold``, ``sent_share`` (sent elements to all elements) and ``sent_bytes``. Where
-        minibatches were left out, their number: ``skipped``.
+        minibatches were left out, their number: ``skipped``; where all of some was masked, theirs: ``uncounted``.
     """
 
     worker: int

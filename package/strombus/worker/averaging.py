@@ -143,7 +143,8 @@ def complete_state(work: AveragingWork, averaged: Averaged) -> NetworkState:
 
 
 def _report(replica: Replica, totals: StepTotals, rank: int, seconds: float) -> WorkerReport:
-    figures = {"skipped": totals.skipped} if totals.skipped else {}
+    counts = {"skipped": totals.skipped, "uncounted": totals.uncounted}
+    figures = {name: count for name, count in counts.items() if count}
     return WorkerReport(
         rank, replica.iteration, totals.examples, totals.steps, totals.last_loss, seconds, where(), figures
     )

@@ -28,6 +28,7 @@ class _Figures:
     examples: int = 0
     minibatches: int = 0
     skipped: int = 0
+    uncounted: int = 0
     sent: int = 0
     elements: int = 0
     loss: float = float("nan")
@@ -37,7 +38,7 @@ class _Figures:
     def take(self) -> dict[str, Any]:
         """Return the figures and start new sums."""
         found = dict(vars(self))
-        self.examples = self.minibatches = self.skipped = self.sent = self.elements = 0
+        self.examples = self.minibatches = self.skipped = self.uncounted = self.sent = self.elements = 0
         return found
 
 
@@ -77,6 +78,7 @@ class Reports:
             figures.skipped += 1
             self.skipped += 1
         else:
+            figures.uncounted += not result.count
             figures.loss, figures.count, figures.threshold = result.loss, result.count, update.threshold
 
     def tell(self, name: str, epoch: int, more: dict[str, Any]) -> None:

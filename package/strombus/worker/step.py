@@ -24,12 +24,14 @@ class StepTotals:
     """What a run of minibatches amounts to.
 
     `steps` and `examples` count all of them, `skipped` those that were left out. `count` is what the losses of the
-    others averaged over, `last_loss` and `last_count` are the last one's of these.
+    others averaged over, `last_loss` and `last_count` are the last one's of these. `uncounted` are those of the others
+    whose losses are a mean over nothing: all is masked, or has no weight.
     """
 
     steps: int = 0
     examples: int = 0
     skipped: int = 0
+    uncounted: int = 0
     count: float = 0.0
     last_loss: float = 0.0
     last_count: float = 0.0
@@ -71,6 +73,7 @@ def run_steps(
             totals.skipped += 1
         else:
             totals.count += result.count
+            totals.uncounted += not result.count
             totals.last_loss, totals.last_count = result.loss, result.count
     if totals.taken:
         guard.check_parameters((*place, totals.steps - 1))

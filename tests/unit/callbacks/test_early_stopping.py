@@ -375,8 +375,17 @@ def test_a_metric_without_that_value():
 def test_a_name_that_is_no_validation_figure(executor):
     with pytest.raises(ConfigurationError, match="'recall'; known: score, accuracy"):
         fit(executor, averaging(), sb.EarlyStopping([MaxEpochs(1)], "recall", maximize=True))
-    with pytest.raises(ConfigurationError, match="the fit has none"):
-        fit(executor, averaging(), sb.EarlyStopping([MaxEpochs(1)]), validation=None)
+    for conditions, options in ([MaxEpochs(1), ScoreImprovement(2)], {}), ([MaxEpochs(1)], {"restore_best": True}):
+        with pytest.raises(ConfigurationError, match=r"the fit has none: .* trainer\.calculate_score"):
+            fit(executor, averaging(), sb.EarlyStopping(conditions, **options), validation=None)
+
+
+def test_conditions_that_look_at_no_score_need_no_validation_data(executor):
+    stopping = sb.EarlyStopping([MaxEpochs(2), MaxTime(600), InvalidScore()])
+    fitted, _ = fit(executor, averaging(), stopping, validation=None)
+    result = stopping.result
+    assert (len(fitted.epochs), result.reason, result.epochs) == (2, "epoch_condition", 2)
+    assert (result.scores, result.best_epoch, result.best_network) == ({}, None, None)
 
 
 # -- on clusters ---------------------------------------------------------------------------------

@@ -25,12 +25,12 @@ def executor():
         yield executor
 
 
-def fit(executor, network=None, callbacks=(), master=None, **options):
+def fit(executor, network=None, callbacks=(), master=None, rows=48, **options):
     network = network or make_network("momentum")
     master = master or sb.ParameterAveragingTrainingMaster(workers=2, batch_size_per_worker=8, rng_seed=4)
     with sb.Trainer(network, master, executor) as trainer:
         return trainer.fit(
-            make_data(48), 2, validation=make_data(20, 1), callbacks=callbacks, progress=False, **options
+            make_data(rows), 2, validation=make_data(20, 1), callbacks=callbacks, progress=False, **options
         )
 
 
@@ -74,11 +74,15 @@ def test_the_working_directory_is_the_default(executor, tmp_path, monkeypatch):
 
 
 def test_a_finished_name_returns_its_result(executor, tmp_path):
-    trained = make_network("momentum")
-    first = fit(executor, trained, name="one", storage_path=tmp_path)
+    trained, stopping = make_network("momentum"), sb.EarlyStopping([MaxEpochs(9)])
+    first = fit(executor, trained, [stopping], name="one", storage_path=tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "one").glob("*.*")}
     network = make_network("momentum")
-    again = fit(executor, network, name="one", storage_path=tmp_path)
+    restored = sb.EarlyStopping([MaxEpochs(9)])
+    again = fit(executor, network, [restored], name="one", storage_path=tmp_path)
+    assert restored.result == stopping.result
+    best = [one.result.best_network.state().parameters for one in (restored, stopping)]
+    np.testing.assert_array_equal(*best)
     assert {path.name: path.read_bytes() for path in (tmp_path / "one").glob("*.*")} == before
     assert (again.network, again.epochs, again.examples) == (network, first.epochs, first.examples)
     np.testing.assert_array_equal(network.state().parameters, trained.state().parameters)
@@ -90,6 +94,9 @@ def test_a_finished_name_with_other_settings_is_refused(executor, tmp_path):
     network = make_network("adam")
     with pytest.raises(RunError, match=r"network.optimizer was .*SGD.*, is .*Adam.*accept_changes=True"):
         fit(executor, network, name="one", storage_path=tmp_path)
+    with pytest.raises(RunError, match=r"examples was 48, is 30 now.*accept_changes=True"):
+        fit(executor, rows=30, name="one", storage_path=tmp_path)
+    assert fit(executor, rows=30, name="one", storage_path=tmp_path, accept_changes=True).examples == 96
     assert network.iteration == 0
 
 
