@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
-__all__ = ["DocumentError", "counted", "parse_json", "parse_yaml", "shorten"]
+__all__ = ["DocumentError", "counted", "explain", "parse_json", "parse_yaml", "shorten"]
 
 DEEPEST = 64
 """Levels of lists and mappings within one another; what Strombus writes has fewer than ten."""
@@ -16,6 +19,9 @@ DEEPEST = 64
 _INTEGERS = range(-(2**63), 2**64)
 _REPEATED = 10_000
 """Values that a YAML text's aliases may stand for, besides as many as it has characters."""
+
+_PROBLEMS = 20
+"""Wrong options that one error lists."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -70,6 +76,29 @@ def shorten(value: Any, most: int = 200) -> str:
     """Return ``repr(value)`` for a message: a value from a file may be as large as the file."""
     text = repr(value[: most + 1] if isinstance(value, str | bytes) else value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def explain(error: ValidationError, owner: str, spellings: Mapping[str, str]) -> str:
+    """Return one line of what is wrong with the options of `owner`.
+
+    `spellings` has the ways to write each option, in the order in which an error lists them.
+    """
+    known = f"; known: {', '.join(dict.fromkeys(spellings.values()))}"
+    lines: list[str] = []
+    for problem in error.errors():
+        option = ".".join(str(part)[:100] for part in problem["loc"])
+        if problem["type"] == "extra_forbidden" and option in spellings:
+            others = [one for one, name in spellings.items() if name == spellings[option] and one != option]
+            lines.append(f"{owner} was given {spellings[option]} twice: as {option!r} and as {others[0]!r}")
+        elif problem["type"] == "extra_forbidden":
+            meant = get_close_matches(option, spellings, n=1) if len(lines) < _PROBLEMS else []
+            hint = "".join(f"; did you mean {spellings[one]}?" for one in meant)
+            lines.append(f"{owner} has no option {option!r}{known}{hint}")
+            known = ""  # once is enough
+        else:
+            value = f" {option} = {shorten(problem.get('input'))}:" if option else ""
+            lines.append(f"{owner}:{value} {problem['msg'].removeprefix('Value error, ')[:2000]}")
+    return "; ".join(lines[:_PROBLEMS]) + ("" if len(lines) <= _PROBLEMS else f"; and {len(lines) - _PROBLEMS} more")
 
 
 def counted(number: int, noun: str) -> str:

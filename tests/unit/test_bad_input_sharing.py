@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
+import time
 
 import cloudpickle
 import numpy as np
@@ -104,6 +106,31 @@ def test_what_a_member_finds_out_keeps_its_kind(pair):
     with pytest.raises(GangError, match=r"NaN or infinite values \(features 6\)") as caught:
         fit(pair, (features, labels))
     assert isinstance(caught.value.__cause__, NonFiniteError)
+
+
+def hanging(end):
+    yield make_data(50)
+    while not end.exists():
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stream_that_hangs_for_all_members(local_executors, workers, caplog, tmp_path):
+    fit(local_executors[workers], make_data(20), workers=workers)  # so that members start in no time
+    master = sb.SharedTrainingMaster(workers=workers, batch_size_per_worker=8, timeout=3.0)
+    with (
+        sb.Trainer(make_network(), master, local_executors[workers]) as trainer,
+        pytest.raises(
+            GangError, match=r"all workers wait for their data, worker \d for 3\.\d+ s for minibatch \d of"
+        ) as error,
+    ):
+        trainer.fit(functools.partial(hanging, tmp_path / "end"), steps_per_epoch=20, progress=False)
+    (tmp_path / "end").touch()
+    for thread in threading.enumerate():
+        if thread.name == "strombus-reader":
+            thread.join(10)
+    assert isinstance(error.value.__cause__, DataError)
+    assert "s (option `timeout`) for its data, minibatch" in caplog.text
 
 
 def test_an_address_that_no_member_has(pair):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from threading import Condition, Thread
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from strombus.data.order import Window
 from strombus.data.rows import Rows, concatenate
@@ -21,6 +21,11 @@ from strombus.types import Columns, DataSet, MultiDataSet, from_columns
 __all__ = ["BatchReader", "read_batches"]
 
 T = TypeVar("T")
+
+_LOOK = 0.2
+"""Seconds of one wait for the thread; between two, whoever watches it is asked."""
+_BRIEFLY = 1.0
+"""Seconds in which the thread may end after a failure, which may be that it hangs."""
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +132,8 @@ class _Batches:
 class _Ahead(Generic[T]):
     """The thread's state: keeps `depth` items ready, and uses the time in which they are to work further ahead."""
 
-    def __init__(self, produce: Callable[[], T | None], ahead: Callable[[], bool], depth: int) -> None:
+    def __init__(self, produce: Callable[[], T | None], ahead: Callable[[], bool], depth: int, timeout: float) -> None:
+        self.timeout = timeout
         self.produce = produce
         self.ahead = ahead
         self.depth = depth
@@ -135,6 +141,7 @@ class _Ahead(Generic[T]):
         self.changed = Condition()
         self.ended = self.stopped = False
         self.error: BaseException | None = None
+        self.watch: Callable[[float], None] = lambda seconds: None
 
     def run(self) -> None:
         """Work until the data ends, something fails, or the consumer stops."""
@@ -158,11 +165,15 @@ class _Ahead(Generic[T]):
                     self.changed.wait_for(lambda: self.stopped or len(self.ready) < self.depth)
         return not self.stopped
 
-    def take(self, timeout: float) -> T | None:
+    def take(self) -> T | None:
         """Return the next item, None after the last; raise the thread's error after what came before it."""
+        started = time.monotonic()
         with self.changed:
-            if not self.changed.wait_for(lambda: self.ready or self.ended, timeout):
-                raise DataError(f"nothing was read within {timeout:g} s; is the storage reachable? (timeout)")
+            while not self.changed.wait_for(lambda: self.ready or self.ended, min(_LOOK, self.timeout)):
+                waited = time.monotonic() - started
+                if waited >= self.timeout:
+                    raise DataError(f"nothing was read within {self.timeout:g} s; is the storage reachable? (timeout)")
+                self.watch(waited)
             if self.ready:
                 self.changed.notify_all()
                 return self.ready.popleft()
@@ -184,21 +195,33 @@ class BatchReader(Iterator[Rows]):
     def __init__(self, source: Source, windows: Filling, sizes: deque[int], prefetch: int, timeout: float) -> None:
         self._timeout = timeout
         self._thread: Thread | None = None
+        self._ahead: _Ahead[Any] | None = None
         if not prefetch:
             self._make: Callable[[], Rows | None] | None = _Batches(source, windows.take, sizes).make
         elif source.transform is None:
             # A minibatch is a few views then: cheaper made here than handed over by a thread.
-            filled = self._start(_Ahead[Columns](windows.take, bool, 1))
+            filled = self._start(_Ahead[Columns](windows.take, bool, 1, timeout))
             self._make = _Batches(source, filled, sizes).make
         else:
-            self._make = self._start(_Ahead(_Batches(source, windows.take, sizes).make, windows.ahead, prefetch))
+            batches = _Batches(source, windows.take, sizes)
+            self._make = self._start(_Ahead(batches.make, windows.ahead, prefetch, timeout))
 
     def _start(self, ahead: _Ahead[T]) -> Callable[[], T | None]:
         # The thread knows only its own state, so that a forgotten reader is collected, which ends the thread.
         self._finalizer = weakref.finalize(self, ahead.stop)
+        self._ahead = ahead
         self._thread = Thread(target=ahead.run, name="strombus-reader", daemon=True)
         self._thread.start()
-        return partial(ahead.take, self._timeout)
+        return ahead.take
+
+    def watch(self, look: Callable[[float], None], timeout: float) -> None:
+        """Call `look` with the seconds that a wait for the thread has taken, several times a second.
+
+        What it raises ends the wait, and the reader. A wait may take `timeout` seconds, where that is more than before.
+        """
+        self._timeout = max(self._timeout, timeout)
+        if self._ahead is not None:
+            self._ahead.timeout, self._ahead.watch = self._timeout, look
 
     def __next__(self) -> Rows:
         if self._make is None:
@@ -215,7 +238,8 @@ class BatchReader(Iterator[Rows]):
 
     def _fail(self, error: BaseException) -> None:
         """Give the same error from now on: what was half filled must never be handed out."""
-        self.close()
+        self._end(_BRIEFLY)
+        self._thread = None
 
         def fail() -> Rows | None:
             raise error
@@ -226,12 +250,15 @@ class BatchReader(Iterator[Rows]):
         """End the thread and forget the data; a second call does nothing."""
         if self._make is None:
             return
+        self._end(self._timeout)
+
+    def _end(self, timeout: float) -> None:
         self._make = None
         if self._thread is not None:
             self._finalizer()
-            self._thread.join(self._timeout)
+            self._thread.join(min(timeout, self._timeout))
             if self._thread.is_alive():
-                _log.warning("the reader's thread did not end within %g s: a read or a transform hangs", self._timeout)
+                _log.warning("the reader's thread did not end within %g s: a read or a transform hangs", timeout)
 
     def __enter__(self) -> Self:
         return self

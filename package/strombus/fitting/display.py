@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import BaseModel
+
 from strombus.callbacks.tables import Link, fact_table
 from strombus.executors.base import Executor
 from strombus.fitting.result import FitResult
 from strombus.masters.base import TrainingMaster
+from strombus.masters.shared_training import SharedTrainingMaster
 from strombus.networks import Network
+from strombus.ports import named_ports
+from strombus.transport.base import DRIVER
 from strombus.types import Capacity
 
-__all__ = ["counted", "describe_capacity", "describe_master", "describe_network", "show_trainer"]
+__all__ = ["counted", "describe_capacity", "describe_master", "describe_network", "describe_ports", "show_trainer"]
 
 
 def show_trainer(
@@ -46,14 +51,33 @@ def describe_network(network: Network) -> str:
 
 def describe_master(master: TrainingMaster) -> str:
     """Say which master it is, and which of its options are not the default ones."""
-    fields = type(master).model_fields
+    hooks = "".join(f"; hook {type(hook).__name__}" for hook in master.training_hooks)
+    return f"{_given(master)}{hooks}"
+
+
+def _given(options: BaseModel) -> str:
+    """Return the text of some options, of those within them too, without what is the default."""
+    fields = type(options).model_fields
     given = [
-        f"{name}={value!r}"
-        for name, value in master.__repr_args__()
+        f"{name}={_given(value) if isinstance(value, BaseModel) else repr(value)}"
+        for name, value in options.__repr_args__()
         if name in fields and value != fields[name].get_default(call_default_factory=True)
     ]
-    hooks = "".join(f"; hook {type(hook).__name__}" for hook in master.training_hooks)
-    return f"{type(master).__name__}({', '.join(given)}){hooks}"
+    return f"{type(options).__name__}({', '.join(given)})"
+
+
+def describe_ports(master: TrainingMaster, workers: int) -> str | None:
+    """Say what must be open between the workers; None where they say nothing to each other."""
+    if not isinstance(master, SharedTrainingMaster) or workers < 2:
+        return None
+    options = master.transport_options
+    asked = options.ports or named_ports()
+    port = "any free one" if asked is None else "one of " + "-".join(map(str, dict.fromkeys(asked)))
+    advice = "" if asked else "; give `ports` where a firewall must know it"
+    if options.topology == "star":
+        place = "this program's host" if options.hub == DRIVER else options.hub
+        return f"all workers dial the hub on {place}, at a port of its own ({port}{advice}); nobody else listens"
+    return f"each worker listens at a port of its own, {port}, for the others{advice}"
 
 
 def describe_capacity(capacity: Capacity) -> str:

@@ -16,7 +16,7 @@ from strombus.data import ArraySource, LocalStream, NativeCollection, Source, St
 from strombus.errors import hide_credentials
 from strombus.executors.base import Executor
 from strombus.fitting.checking import check_labels
-from strombus.fitting.display import counted, describe_capacity, describe_master, describe_network
+from strombus.fitting.display import counted, describe_capacity, describe_master, describe_network, describe_ports
 from strombus.fitting.traffic import Traffic, describe_bytes, traffic_of
 from strombus.masters.base import TrainingMaster
 from strombus.masters.parameter_averaging import ParameterAveragingTrainingMaster
@@ -134,6 +134,7 @@ def explain_fit(
         ("workers", "\n".join(_listed(workers, count, capacity, master))),
         ("epochs", f"{epochs:,}, from number {network.epoch + 1} on{_rounds(rounds, master)}"),
         *([] if traffic is None else [("sent", str(traffic))]),
+        *([] if (open_ports := describe_ports(master, len(workers) or count)) is None else [("ports", open_ports)]),
         ("validation", _validation(validation, master, executor)),
         ("kept", "\n".join(_kept(run, name, storage_path, checkpoint))),
         ("temporary", "\n".join(_temporary(executor, master, source, run))),

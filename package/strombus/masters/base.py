@@ -8,7 +8,6 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Self
 
 import yaml
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, 
 from pydantic.alias_generators import to_camel
 
 from strombus.data import NativeCollection, Source
-from strombus.documents import DocumentError, parse_json, parse_yaml, shorten
+from strombus.documents import DocumentError, explain, parse_json, parse_yaml, shorten
 from strombus.errors import ConfigurationError, StrombusWarning, hide_credentials
 from strombus.executors.base import Executor
 from strombus.masters.job import Recovery, TrainingJob
@@ -33,7 +32,7 @@ from strombus.types import Capacity, NetworkState
 from strombus.worker.guarding import OnNonfinite
 from strombus.worker.hooks import TrainingHook
 
-__all__ = ["TrainingMaster", "explain", "make_named"]
+__all__ = ["TrainingMaster", "make_named"]
 
 LONGEST = 1 << 18
 """Characters of a master as JSON or YAML; with all options written out it has about 2 000."""
@@ -53,37 +52,11 @@ STORAGE_LEVELS = (
     "OFF_HEAP",
 )
 
-_PROBLEMS = 20
-"""Wrong options that one error lists."""
-
 # Written by DL4J, without meaning here: read when null, so that a file of DL4J's loads.
 _NULL_ONLY = frozenset({"broadcastHadoopConfig", "statsStorage", "trainingHookList"})
 
 # The JVM's garbage collector.
 _INERT = frozenset({"workerPeriodicGCFrequency", "workerTogglePeriodicGC"})
-
-
-def explain(error: ValidationError, owner: str, spellings: Mapping[str, str]) -> str:
-    """Return one line of what is wrong with the options of `owner`.
-
-    `spellings` has the ways to write each option, in the order in which an error lists them.
-    """
-    known = f"; known: {', '.join(dict.fromkeys(spellings.values()))}"
-    lines: list[str] = []
-    for problem in error.errors():
-        option = ".".join(str(part)[:100] for part in problem["loc"])
-        if problem["type"] == "extra_forbidden" and option in spellings:
-            others = [one for one, name in spellings.items() if name == spellings[option] and one != option]
-            lines.append(f"{owner} was given {spellings[option]} twice: as {option!r} and as {others[0]!r}")
-        elif problem["type"] == "extra_forbidden":
-            meant = get_close_matches(option, spellings, n=1) if len(lines) < _PROBLEMS else []
-            hint = "".join(f"; did you mean {spellings[one]}?" for one in meant)
-            lines.append(f"{owner} has no option {option!r}{known}{hint}")
-            known = ""  # once is enough
-        else:
-            value = f" {option} = {shorten(problem.get('input'))}:" if option else ""
-            lines.append(f"{owner}:{value} {problem['msg'].removeprefix('Value error, ')[:2000]}")
-    return "; ".join(lines[:_PROBLEMS]) + ("" if len(lines) <= _PROBLEMS else f"; and {len(lines) - _PROBLEMS} more")
 
 
 def make_named(table: Registry, name: str, options: Mapping[str, Any]) -> Any:

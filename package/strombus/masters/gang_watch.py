@@ -52,6 +52,7 @@ class GangWatch:
         self._state = bytearray()
         self._state_is_whole = False
         self._words: list[Any] = []
+        self._starved: set[int] = set()  # members that have waited for their data for too long
         self._parts: dict[int, dict[int, Mapping[str, Any]]] = {}
         self._stops = self._leaves = self._enough = False
         self.end_is_saved = False
@@ -80,6 +81,12 @@ class GangWatch:
             return
         if event.name == "leaving":
             self.left = self.left or MemberLost(f"member {rank} left: {event.values['reason']}", rank)
+        elif event.name == "starved":
+            self._starved.add(rank)
+            if len(self._starved) + event.values["lost"] >= self._size:
+                self._words.append({"starved": True})
+        elif event.name == "fed":
+            self._starved.discard(rank)
         elif event.name == "said":
             self._job.relay.take(rank, event.host, event.values["said"])
         elif event.name == "timings":

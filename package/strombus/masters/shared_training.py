@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -23,9 +24,10 @@ from strombus.compression import (
     threshold_algorithms,
 )
 from strombus.data import Source
-from strombus.errors import ConfigurationError, MemberLost
+from strombus.documents import explain
+from strombus.errors import ConfigurationError, MemberLost, StrombusWarning
 from strombus.evaluation import Evaluation
-from strombus.masters.base import TrainingMaster, explain, make_named
+from strombus.masters.base import TrainingMaster, make_named
 from strombus.masters.dl4j_files import algorithm_type, from_dl4j
 from strombus.masters.feeding import cells_for_members, feed_of
 from strombus.masters.gang_watch import GangWatch
@@ -78,7 +80,7 @@ class SharedTrainingMaster(TrainingMaster):
     max_staleness : int or None
         Steps that a worker may run ahead of the slowest; 0 is synchronous and repeatable, None unbounded.
     workers_per_node : int
-        Workers on each host; -1 means one for each slot of the backend.
+        Workers on each host; -1 means one for each slot of the backend, which are also the most (a warning says so).
     transport : str or class
         Name of a transport, or a `Transport` of one's own that passes `strombus.testing.transport_suite`; "zeromq" is
         encrypted sockets between the workers.
@@ -89,7 +91,8 @@ class SharedTrainingMaster(TrainingMaster):
     encoding_debug_mode : bool
         Keep figures of each step's threshold, residual and density as events of the training statistics.
     timeout : float
-        Seconds to wait for slots, for members to meet, and for another member that says nothing.
+        Seconds to wait for slots, for members to meet, for another member that says nothing, and for data where
+        all members wait for theirs.
     step_timeout : float, optional
         Seconds to wait for another member's step, in an epoch's later steps. By default 20 times the longest step so
         far, at least 10 s and at most `timeout`; raise it where hooks or data pause for longer now and then.
@@ -212,7 +215,15 @@ class SharedTrainingMaster(TrainingMaster):
         if self.workers is not None or self.workers_per_node < 1:
             return super().count_workers(capacity)
         wanted = self.workers_per_node * max(1, len(capacity.hosts))
-        return wanted if capacity.slots is None else min(wanted, capacity.slots)
+        if capacity.slots is None or wanted <= capacity.slots:
+            return wanted
+        warnings.warn(
+            f"workers_per_node={self.workers_per_node} asks for {wanted} workers, and the backend has {capacity.slots} "
+            "slots: as many train; give the backend more, or fewer workers_per_node",
+            StrombusWarning,
+            stacklevel=2,
+        )
+        return capacity.slots
 
     def recovery(self) -> Recovery:
         """Return what is done when members are lost, or numbers not finite; see `max_failures` and `max_rollbacks`."""

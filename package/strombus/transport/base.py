@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from strombus.documents import explain
 from strombus.errors import ConfigurationError
 from strombus.ports import read_ports
 from strombus.transport.topology import Topology
@@ -124,6 +125,11 @@ class TransportOptions(BaseModel):
     hub : str
         Where a star's hub is: "driver", or the name or address of a host: the driver's, or that of a member, which then
         is the hub.
+
+    Raises
+    ------
+    ConfigurationError
+        For a value that cannot work, naming option and value.
     """
 
     model_config = ConfigDict(
@@ -143,6 +149,15 @@ class TransportOptions(BaseModel):
     largest_message: int = Field(default=2**30, ge=2**10)
     topology: Topology = "auto"
     hub: str = DRIVER
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            fields = type(self).model_fields
+            names = {name: name for name in sorted(fields)}
+            spelt = {field.alias: name for name, field in fields.items() if field.alias}
+            raise ConfigurationError(explain(error, type(self).__name__, names | spelt)) from None
 
     @field_validator("ports", mode="before")
     @classmethod

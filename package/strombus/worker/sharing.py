@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from strombus.compression import Compressor, Update, warm_up
@@ -21,6 +21,7 @@ from strombus.transport import Transport
 from strombus.types import Cursor, DataSet, Event, MultiDataSet, NetworkState, Partition
 from strombus.worker.bench import let_go
 from strombus.worker.carrying import Carried
+from strombus.worker.data_wait import DataWait
 from strombus.worker.guarding import Guard, Place
 from strombus.worker.hooks import call_hooks
 from strombus.worker.meeting import connected
@@ -68,6 +69,7 @@ class _Training:
         self.recorder.note_clock(member.clock)
         self.hooks = copy.deepcopy(work.hooks)
         self.peers = Peers(member, options.patience)
+        self.data_wait = DataWait(self.peers, self._hear)
         with self.recorder.phase("init"):
             self.replica = work.network.replica()
             parameters = list(self.replica.flat.parameters)
@@ -290,12 +292,15 @@ class _Training:
                 stack.callback(let_go, self.work.feed.source)
                 reader = self.work.feed.open(epoch, part, 0)
                 stack.callback(reader.close)
+                reader.watch(self.data_wait.look, 2 * self.options.patience)
                 batches = iter(reader)
             else:
                 batches = islice(self.work.feed.of_cell(self.cell, epoch, part.rank), self._begun(epoch), None)
-            while True:
+            for number in count(self._begun(epoch) + 1):
+                self.data_wait.place = f"minibatch {number} of epoch {epoch}"
                 with self.recorder.phase("data_wait"):
                     batch = next(batches, None)
+                    self.data_wait.end()
                 if batch is None:
                     return
                 yield batch
@@ -348,6 +353,8 @@ class _Training:
         for word in self.member.commands():
             if "lost" in word:
                 self.peers.lose(word["lost"])
+            elif "starved" in word:
+                self.data_wait.told()
             elif "leave" in word and "epoch" not in word:
                 # Where the others go on without it, one whose worker is taken away has nobody leave with it.
                 self.told_to_leave |= word["leave"] is True or not self.work.survives

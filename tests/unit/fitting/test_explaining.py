@@ -189,6 +189,27 @@ def test_many_workers_are_told_of_together(local_executors):
     assert "26 without rows" in few
 
 
+@pytest.mark.parametrize(
+    ("options", "master", "ports"),
+    [
+        ({}, "SharedTrainingMaster(workers=2, rng_seed=1)", "each worker listens at a port of its own, any free one"),
+        (
+            {"topology": "star", "ports": "40000-40010"},
+            "transport_options=TransportOptions(ports=(40000, 40010), topology='star'))",
+            "all workers dial the hub on this program's host, at a port of its own (one of 40000-40010); nobody else",
+        ),
+    ],
+)
+def test_what_must_be_open_is_said(options, master, ports, local_executors, monkeypatch):
+    monkeypatch.delenv("STROMBUS_PORTS", raising=False)
+    chosen = {"transport_options": sb.TransportOptions(**options)} if options else {}
+    shared = sb.SharedTrainingMaster(workers=2, rng_seed=1, **chosen)
+    with sb.Trainer(make_network(), shared, local_executors[2]) as trainer:
+        facts = dict(trainer.explain(make_data(40)).facts)
+    assert facts["master"].endswith(master)
+    assert facts["ports"].startswith(ports)
+
+
 def test_what_fit_would_refuse_is_refused(local_executors):
     with pytest.raises(ConfigurationError, match="needs a training master"):
         sb.Trainer(make_network(), None, local_executors[1]).explain(make_data(4))

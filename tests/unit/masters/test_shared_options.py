@@ -316,7 +316,10 @@ def test_updates_threshold_is_the_adaptive_algorithm_starting_there():
             "SharedTrainingMaster: compression: messages of the encoder 'dl4j' hold one threshold",
         ),
         ({"weighting": "uniform", "combine": "sum"}, "weighting='uniform' is of combine='mean'"),
-        ({"transport_options": {"port": 3}}, r"transport_options\.port|no option"),
+        (
+            {"transport_options": {"topology": "star", "port": 3}},
+            "TransportOptions has no option 'port'; known: connect_timeout, .*; did you mean ports",
+        ),
         ({"averaging_frequency": 3}, r"no option 'averaging_frequency'; known: .*combine"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
@@ -331,7 +334,7 @@ def test_a_value_that_cannot_work_is_refused(options, message):
     [
         ({}, Capacity(6, ("a", "b")), 6),
         ({"workers_per_node": 2}, Capacity(6, ("a", "b")), 4),
-        ({"workers_per_node": 5}, Capacity(6, ("a", "b")), 6),
+        ({"workers_per_node": 3}, Capacity(6, ("a", "b")), 6),
         ({"workers_per_node": 2}, Capacity(None, ("a", "b")), 4),
         ({"workers_per_node": 2, "workers": 3}, Capacity(6, ("a", "b")), 3),
         ({}, Capacity(None), None),
@@ -339,6 +342,11 @@ def test_a_value_that_cannot_work_is_refused(options, message):
 )
 def test_how_many_members_train(options, capacity, expected):
     assert Master(**options).count_workers(capacity) == expected
+
+
+def test_more_workers_of_a_node_than_slots_are_warned_about():
+    with pytest.warns(StrombusWarning, match="workers_per_node=5 asks for 10 workers, and the backend has 6 slots"):
+        assert Master(workers_per_node=5).count_workers(Capacity(6, ("a", "b"))) == 6
 
 
 def test_the_master_is_known_by_name():

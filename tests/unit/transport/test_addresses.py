@@ -46,6 +46,8 @@ def test_what_cannot_be_lists_what_there_is(options, error):
     ("options", "error"),
     [
         ({"network_mask": "10.0.0.0.0"}, "network_mask"),
+        ({"topology": "ring"}, "^TransportOptions: topology = 'ring': .*'mesh'.*'star'$"),
+        ({"port": 3}, "^TransportOptions has no option 'port'; known: connect_timeout, .*did you mean ports.$"),
         ({"ports": "40000-"}, "'40000-40100', got '40000-'"),
         ({"ports": "40100-40000"}, "first port and then the last one, got 40100 and 40000"),
         ({"ports": "0-70000"}, "ports"),
@@ -53,7 +55,7 @@ def test_what_cannot_be_lists_what_there_is(options, error):
     ],
 )
 def test_what_is_not_written_as_it_must_be(options, error):
-    with pytest.raises(ValueError, match=error):
+    with pytest.raises(ConfigurationError, match=error):
         TransportOptions(**options)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
-from strombus.errors import PeerLost
+from strombus.errors import DataError, PeerLost
 from strombus.executors.members import LEASE
+from strombus.masters.gang_watch import GangWatch
 from strombus.testing.transport_suite import gang, in_threads
 from strombus.transport import TransportOptions
 from strombus.transport.memory import MemoryTransport
 from strombus.worker import mixing
+from strombus.worker.data_wait import DataWait
 from strombus.worker.mixing import Mixer, Pace
 from strombus.worker.peers import Peers
 
@@ -93,6 +96,33 @@ def test_another_member_may_be_busy_three_times_as_long_as_oneself():
         with pytest.raises(PeerLost, match=r"member 0 waited 1\.\d+ s for a word of member 1.*raise `timeout`"):
             peers.wait_for_word("a word")
         assert 1.2 <= time.monotonic() - started < 2.4
+
+
+def test_who_has_its_data_again_does_not_count_among_those_who_wait():
+    watch = GangWatch(SimpleNamespace(first_epoch=0, observer=SimpleNamespace(interrupted=lambda: False)), 2)
+    peers = [
+        Peers(SimpleNamespace(rank=rank, size=2, stopping=lambda: False, report=partial(watch.on_event, rank)), 1.0)
+        for rank in range(2)
+    ]
+    first, second = (DataWait(one, lambda: None) for one in peers)
+    first.look(0.9)
+    second.look(1.1)
+    first.look(1.1)
+    second.end()
+    second.look(0.9)
+    assert watch.commands() == [{"starved": True}]
+    second.told()  # too late
+    second.look(0.9)
+    second.end()
+    first.end()
+    first.look(1.1)
+    assert watch.commands() == []
+    second.look(1.1)
+    second.look(1.3)
+    assert watch.commands() == [{"starved": True}]
+    second.told()
+    with pytest.raises(DataError, match=r"all workers wait for their data, worker 1 for 1\.5 s"):
+        second.look(1.5)
 
 
 def test_a_sign_of_life_is_no_message_and_puts_the_deadline_off():

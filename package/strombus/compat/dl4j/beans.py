@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from strombus.documents import explain
 from strombus.errors import ConfigurationError
-from strombus.masters.base import explain
 
 __all__ = ["checked", "getter", "setter"]
 

@@ -189,8 +189,7 @@ class VoidConfiguration(BaseModel):
 
     def toTransportOptions(self) -> TransportOptions:
         """Return what was set as options of a transport, as a file of DL4J's is read."""
-        with checked(TransportOptions):
-            return TransportOptions(**from_dl4j({"voidConfiguration": self.properties()})["transportOptions"])
+        return TransportOptions(**from_dl4j({"voidConfiguration": self.properties()})["transportOptions"])
 
     def properties(self) -> dict[str, Any]:
         """Return the properties that were set and act, as DL4J writes them."""
