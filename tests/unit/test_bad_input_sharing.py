@@ -56,7 +56,7 @@ def fit(backend, data, network=None, validation=None, epochs=1, callbacks=(), **
             lambda: sb.MultiLayerNetwork(make_mlp, nn.CrossEntropyLoss(), torch.optim.LBFGS),
             "ParameterAveragingTraining",
         ),
-        (lambda: sb.MultiLayerNetwork(make_mlp, optimizer=torch.optim.SGD), "no loss; give it one"),
+        (lambda: sb.MultiLayerNetwork(make_mlp, optimizer=torch.optim.SGD), "no loss: give it one"),
         (
             lambda: make_network("sgd", functools.partial(make_mlp, torch.float16)),
             r"float32 or float64 parameters, got torch\.float16; .*autocast",

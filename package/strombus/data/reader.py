@@ -129,6 +129,10 @@ class _Batches:
         return made
 
 
+def _nobody(seconds: float) -> None:
+    """Look at a wait when nobody watches."""
+
+
 class _Ahead(Generic[T]):
     """The thread's state: keeps `depth` items ready, and uses the time in which they are to work further ahead."""
 
@@ -141,7 +145,7 @@ class _Ahead(Generic[T]):
         self.changed = Condition()
         self.ended = self.stopped = False
         self.error: BaseException | None = None
-        self.watch: Callable[[float], None] = lambda seconds: None
+        self.watch: Callable[[float], None] = _nobody
 
     def run(self) -> None:
         """Work until the data ends, something fails, or the consumer stops."""
@@ -255,6 +259,7 @@ class BatchReader(Iterator[Rows]):
     def _end(self, timeout: float) -> None:
         self._make = None
         if self._thread is not None:
+            self.watch(_nobody, 0)  # the thread, should it hang, keeps nobody
             self._finalizer()
             self._thread.join(min(timeout, self._timeout))
             if self._thread.is_alive():

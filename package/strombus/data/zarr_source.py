@@ -233,9 +233,12 @@ class ZarrSource(Source):
             return {name: self._column(block, name) for name in self.columns}
 
     def release(self) -> None:
-        """Drop the decoded blocks."""
+        """Drop the decoded blocks, and end the threads that decoded them."""
         with self._lock:
             self._decoded.clear()
+            if self._pool is not None:
+                self._pool.shutdown(wait=False)
+                self._pool = None
 
     def _column(self, block: Block, name: str) -> Any:
         part, column = self.parts[block.part], self.columns[name]

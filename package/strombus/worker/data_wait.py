@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 
 from strombus.errors import DataError
 from strombus.types import Event
@@ -23,19 +22,16 @@ class DataWait:
     Parameters
     ----------
     peers : Peers
-    hear : callable
-        Takes in what the driver says.
     """
 
-    def __init__(self, peers: Peers, hear: Callable[[], None]) -> None:
-        self._peers, self._hear = peers, hear
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
         self._lost: int | None = None  # members, when this one said that it waits
         self._all_wait = False
         self.place = ""
 
     def look(self, seconds: float) -> None:
         """Do what is due in a wait that has taken so long; ExecutorError when the driver asks to stop."""
-        self._hear()
         self._peers.go_on("it waited for its data")
         if seconds < self._peers.patience:
             return

@@ -69,7 +69,7 @@ class _Training:
         self.recorder.note_clock(member.clock)
         self.hooks = copy.deepcopy(work.hooks)
         self.peers = Peers(member, options.patience)
-        self.data_wait = DataWait(self.peers, self._hear)
+        self.data_wait = DataWait(self.peers)
         with self.recorder.phase("init"):
             self.replica = work.network.replica()
             parameters = list(self.replica.flat.parameters)
@@ -292,7 +292,7 @@ class _Training:
                 stack.callback(let_go, self.work.feed.source)
                 reader = self.work.feed.open(epoch, part, 0)
                 stack.callback(reader.close)
-                reader.watch(self.data_wait.look, 2 * self.options.patience)
+                reader.watch(self._look, 2 * self.options.patience)
                 batches = iter(reader)
             else:
                 batches = islice(self.work.feed.of_cell(self.cell, epoch, part.rank), self._begun(epoch), None)
@@ -347,6 +347,11 @@ class _Training:
             time.sleep(self.options.pause)
 
     # -- the driver
+
+    def _look(self, seconds: float) -> None:
+        """Listen in a wait for data that has taken so long."""
+        self._hear()
+        self.data_wait.look(seconds)
 
     def _hear(self) -> None:
         """Take in what the driver says: to go on after an epoch, who is lost, to stop at once, or to leave in order."""

@@ -104,7 +104,7 @@ def test_who_has_its_data_again_does_not_count_among_those_who_wait():
         Peers(SimpleNamespace(rank=rank, size=2, stopping=lambda: False, report=partial(watch.on_event, rank)), 1.0)
         for rank in range(2)
     ]
-    first, second = (DataWait(one, lambda: None) for one in peers)
+    first, second = (DataWait(one) for one in peers)
     first.look(0.9)
     second.look(1.1)
     first.look(1.1)

@@ -9,7 +9,7 @@ from helpers.networks import make_data, make_network
 from torch import nn
 
 import strombus as sb
-from strombus.errors import EmptyDataError, TaskError
+from strombus.errors import DataError, EmptyDataError, TaskError
 from strombus.executors.local import LocalExecutor
 
 
@@ -25,11 +25,12 @@ def fit(executor, network, data, validation=None, **options):
     return trainer.fit(data, validation=validation, progress=False)
 
 
-def test_a_round_in_which_nothing_counts_leaves_the_parameters(executor):
+def test_a_round_in_which_nothing_counts_leaves_the_parameters_and_an_epoch_of_them_is_an_error(executor):
     network = make_network()
     before = network.state().parameters
     features, labels = make_data(20)
-    fit(executor, network, (features, np.full_like(labels, -100)))
+    with pytest.raises(DataError, match="all 20 examples of epoch 1 are masked or have no weight"):
+        fit(executor, network, (features, np.full_like(labels, -100)))
     assert np.array_equal(network.state().parameters, before)
 
 
