@@ -11,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from strombus.data import store
 from strombus.data.rows import Column, Layout
-from strombus.data.stored import THREADS, StoredFile, natural_order, stored_file
+from strombus.data.stored import THREADS, StoredFile, look_at, natural_order, stored_file
 from strombus.documents import counted
 from strombus.errors import DataError, EmptyDataError, MissingDataError
 from strombus.files import open_storage
@@ -62,11 +62,7 @@ def find_files(uri: str) -> tuple[list[StoredFile], list[str]]:
     DataError
         When one is a symbolic link or no regular file.
     """
-    fs, path = open_storage(uri)
-    try:
-        info = fs.info(path)
-    except FileNotFoundError:
-        raise MissingDataError(f"no data at {uri}: neither a file nor a directory; check the path") from None
+    fs, path, info = look_at(uri)
     if info["type"] != "directory":
         return [stored_file(uri, info)], []
     found = {str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: entry for entry in fs.ls(path, detail=True)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from strombus.data import store
 from strombus.data.columns import Name, TableColumns, no_numbers
-from strombus.data.stored import StoredFile, natural_order, stored_file
+from strombus.data.stored import StoredFile, look_at, natural_order, stored_file
 from strombus.errors import ConfigurationError, DataError, MissingDataError
 from strombus.files import open_storage
 
@@ -55,11 +55,7 @@ def find_parquet(uri: str) -> list[StoredFile]:
     MissingDataError
         When there are none.
     """
-    fs, path = open_storage(uri)
-    try:
-        info = fs.info(path)
-    except FileNotFoundError:
-        raise MissingDataError(f"no data at {uri}: neither a file nor a directory; check the path") from None
+    fs, path, info = look_at(uri)
     if info["type"] != "directory":
         return [stored_file(uri, info)]
     root = str(path).rstrip("/") + "/"

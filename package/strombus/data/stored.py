@@ -6,9 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from strombus.errors import DataError
+from fsspec import AbstractFileSystem
 
-__all__ = ["THREADS", "StoredFile", "natural_order", "stored_file"]
+from strombus.errors import DataError, MissingDataError
+from strombus.files import open_storage
+
+__all__ = ["THREADS", "StoredFile", "look_at", "natural_order", "stored_file"]
 
 THREADS = 16
 """Threads that look for files, and into them; they wait for the storage."""
@@ -23,6 +26,15 @@ class StoredFile:
     uri: str
     size: int
     version: str = ""
+
+
+def look_at(uri: str) -> tuple[AbstractFileSystem, str, dict[str, Any]]:
+    """Return the file system, the path on it, and what it tells of what is there; MissingDataError for nothing."""
+    files, path = open_storage(uri)
+    try:
+        return files, path, files.info(path)
+    except FileNotFoundError:
+        raise MissingDataError(f"no data at {uri}: neither a file nor a directory; check the path") from None
 
 
 def stored_file(uri: str, info: dict[str, Any]) -> StoredFile:
