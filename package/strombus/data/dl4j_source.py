@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from strombus.data.claims import LARGEST_BLOCK
 from strombus.data.dl4j_files import find_all, layout_of, look_into, open_file
 from strombus.data.kept import Kept
 from strombus.data.rows import Layout, concatenate
-from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
+from strombus.data.source import BLOCK_BYTES, OpenedSource, Transform, split_rows
 from strombus.data.stored import THREADS, StoredFile
 from strombus.documents import counted
 from strombus.errors import DataError, EmptyDataError, StrombusWarning
@@ -79,7 +78,7 @@ def warn_of_metadata(files: int) -> None:
         )
 
 
-class Dl4jSource(Source):
+class Dl4jSource(OpenedSource):
     """Rows of files that DL4J saved; made by `strombus.data.open_dataset`.
 
     Parameters
@@ -112,13 +111,6 @@ class Dl4jSource(Source):
     def _start_empty(self) -> None:
         self._kept = Kept()
         self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._start_empty()
 
     def blocks(self) -> tuple[Block, ...]:
         """Return runs of about 4 MiB: some small files, or some rows of a large one."""

@@ -15,7 +15,7 @@ from typing import Any
 from strombus.data.examples import ExampleSource
 from strombus.data.order import CHOICE, PLACES, Window, generator
 from strombus.data.rows import concatenate
-from strombus.data.source import BLOCK_BYTES, Source, Transform, check_function
+from strombus.data.source import BLOCK_BYTES, OpenedSource, Source, Transform, check_function
 from strombus.data.sources import open_source
 from strombus.errors import ConfigurationError, DataError, EmptyDataError, StrombusWarning, kind_of
 from strombus.types import Block, Columns
@@ -87,7 +87,7 @@ def mix(
     return MixedSource(sources, counts, int(seed), _transform(sources, transform))
 
 
-class MixedSource(Source):
+class MixedSource(OpenedSource):
     """Rows of several sources, so many of each an epoch; made by `mix`.
 
     Parameters
@@ -122,13 +122,6 @@ class MixedSource(Source):
         self._listed: list[tuple[Block, ...]] = []
         self._firsts: list[int] = []
         self._row: dict[Block, Block] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._start_empty()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({' + '.join(f'{count:,}' for count in self.counts)} examples, seed {self.seed})"

@@ -23,7 +23,7 @@ from strombus.data.kept import CACHE_BYTES, Kept
 from strombus.data.parquet_files import Footer, ParquetFiles, find_parquet, read_footer
 from strombus.data.parquet_stream import GroupStream
 from strombus.data.rows import Layout, concatenate
-from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
+from strombus.data.source import BLOCK_BYTES, OpenedSource, Transform, split_rows
 from strombus.data.stored import THREADS, StoredFile
 from strombus.documents import counted
 from strombus.errors import DataError, EmptyDataError, StrombusWarning
@@ -91,7 +91,7 @@ def _check_forms(filled: Sequence[tuple[StoredFile, Footer]]) -> None:
                 )
 
 
-class ParquetSource(Source):
+class ParquetSource(OpenedSource):
     """Rows of Parquet files; made by `strombus.data.table`.
 
     Parameters
@@ -131,13 +131,6 @@ class ParquetSource(Source):
         self._kept = Kept()
         self._lock = threading.Lock()
         self._stream = GroupStream()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._start_empty()
 
     @property
     def stored(self) -> str:

@@ -13,7 +13,7 @@ from strombus.documents import counted
 from strombus.errors import ConfigurationError, DataError, EmptyDataError, kind_of
 from strombus.types import Block, Columns, from_columns
 
-__all__ = ["ArraySource", "BLOCK_BYTES", "Source", "Transform", "check_function", "split_rows"]
+__all__ = ["ArraySource", "BLOCK_BYTES", "OpenedSource", "Source", "Transform", "check_function", "split_rows"]
 
 Transform = Callable[[Any], Any]
 """DataSet to DataSet, or MultiDataSet to MultiDataSet; called for each minibatch in the reader's thread."""
@@ -119,6 +119,21 @@ def split_rows(part: int, rows: int, step: int) -> list[Block]:
     if len(starts) > 1 and rows - starts[-1] < step / 2:
         starts.pop()
     return [Block(part, start, stop) for start, stop in zip(starts, [*starts[1:], rows], strict=True)]
+
+
+class OpenedSource(Source):
+    """A source of something that it opens: what it has open, in private attributes, does not travel with it."""
+
+    @abstractmethod
+    def _start_empty(self) -> None:
+        """Set the private attributes, with nothing open and nothing kept."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start_empty()
 
 
 class ArraySource(Source):

@@ -28,7 +28,7 @@ from strombus.data.kept import Kept
 from strombus.data.manifest import Manifest, Part, read_manifest
 from strombus.data.rows import Column, Layout, is_mask
 from strombus.data.shards import ShardReader
-from strombus.data.source import BLOCK_BYTES, Source, Transform, split_rows
+from strombus.data.source import BLOCK_BYTES, OpenedSource, Transform, split_rows
 from strombus.documents import shorten
 from strombus.errors import DataError, MissingDataError, UnfinishedExportError
 from strombus.types import Block, Columns
@@ -161,7 +161,7 @@ def _keys_of(part: ZarrPart, start: int, stop: int) -> Any:
     raise DataError(f"{uri} must have one key for each of {part.rows} rows, its shape is {array.shape}")
 
 
-class ZarrSource(Source):
+class ZarrSource(OpenedSource):
     """Rows of Zarr groups; made by `strombus.data.open_dataset`.
 
     Parameters
@@ -190,13 +190,6 @@ class ZarrSource(Source):
         self._decoded = Kept()
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._start_empty()
 
     @property
     def keyed(self) -> bool:
